@@ -1,0 +1,351 @@
+"""The jobs that are not finished: where each one is, which go out next, and what leaves early.
+
+    push ──▶ tail ──seal──▶ segments ──┐
+    push(delay), failed ──▶ deferred ──┼──take──▶ (a lease) ──▶ remove / give back
+                            dead       ┘
+
+Rules:
+* A job is in one place: the inline tail, deferred or dead jobs, or a slot of one segment.
+* A segment lives while a slot of it waits or is leased; then its key is trash.
+* What can be refused or is not in memory is found out before anything changes.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right, insort
+from collections.abc import Iterable, Iterator
+from heapq import heappop, heappush
+from itertools import groupby
+from typing import NamedTuple
+
+from osqueue.core.lanes import ENDLESS, Head, Lane, LaneKey, Taken
+from osqueue.core.model import INLINE, Job, Root, RunLine
+from osqueue.core.runs import Runs
+from osqueue.core.segment import LoadedSegments, Segment
+
+MAX_LANES = 256
+JOB_OVERHEAD = 80
+"""Bytes that a job takes in the root beside its payload, roughly."""
+
+
+class Place(NamedTuple):
+    """A job that is not finished, and its address."""
+
+    object: int
+    slot: int
+    job: Job
+
+
+class Backlog:
+    """All unfinished jobs. Not thread-safe; owned by the machine."""
+
+    def __init__(self, root: Root) -> None:
+        self.inline: dict[int, Job] = {}
+        self.tail: dict[int, None] = {}
+        self.deferred: dict[int, None] = {}
+        self.dead: dict[int, None] = {}
+        self.segments: dict[int, Segment] = {}
+        self.holes = Runs()
+        self.loaded = LoadedSegments()
+        self.trash: list[str] = []
+        self.dirty: set[str] = set()
+        self.tail_bytes = 0
+        self._by_first_id: list[tuple[int, int]] = []
+        self._lanes: dict[LaneKey, Lane] = {}
+        self._order: list[LaneKey] = []
+        self._alarms: list[tuple[int, int]] = []
+        self._delayed: set[int] = set()
+        self._open(root)
+
+    # ------------------------------------------------------------------------------------------------------- opening
+
+    def _open(self, root: Root) -> None:
+        for line in root.segments:
+            self.add_segment(Segment(line))
+        for number, first, last in root.holes:
+            self.holes.add(number, first, last, 0)
+            self.segments[number].holes += last - first + 1
+        leased = Runs()
+        for run in [run for lease in root.leases for run in lease.runs]:
+            leased.add(*run[:4])
+            if run[0] != INLINE:
+                self.segments[run[0]].leased += run[2] - run[1] + 1
+        for job in root.dead:
+            self.inline[job.id] = job
+            self.dead[job.id] = None
+        returned = Runs(root.returned)
+        for job in root.tail:
+            self._add_tail(job)
+            if not (leased.find(INLINE, job.id) or returned.find(INLINE, job.id)):
+                self.lane_of(job).tail[job.id] = None
+        for job in root.deferred:
+            self.inline[job.id] = job
+            self.deferred[job.id] = None
+            if not (leased.find(INLINE, job.id) or returned.find(INLINE, job.id)):
+                self._schedule(job, root.now_ms)
+        self._return(root.returned)
+        for segment in self.segments.values():
+            self.offer(segment)
+
+    def add_segment(self, segment: Segment) -> None:
+        """Know a segment; `offer` puts its waiting jobs into their lanes."""
+        self.dirty.add("segments")
+        self.segments[segment.number] = segment
+        insort(self._by_first_id, (segment.line.first_id, segment.number))
+
+    def offer(self, segment: Segment) -> None:
+        for span in segment.line.spans:
+            if span.taken < span.count:
+                lane = self.lane((-span.priority, span.task))
+                insort(lane.spans, (segment, span), key=lambda place: place[0].line.first_id)
+
+    # --------------------------------------------------------------------------------------------------------- lanes
+
+    def lane(self, key: LaneKey) -> Lane:
+        lane = self._lanes.get(key)
+        if lane is None:
+            lane = self._lanes[key] = Lane(key, self.inline, self.segments, self.holes)
+            insort(self._order, key)
+        return lane
+
+    def lane_of(self, job: Job) -> Lane:
+        return self.lane((-job.priority, job.task))
+
+    def can_add_lane(self, priority: int, task: str) -> bool:
+        """Whether a job of this lane may wait: at most `MAX_LANES` have waiting jobs."""
+        if (-priority, task) in self._lanes or len(self._lanes) < MAX_LANES:
+            return True
+        self._drop_empty_lanes()
+        return len(self._lanes) < MAX_LANES
+
+    def _drop_empty_lanes(self) -> None:
+        for key in [key for key, lane in self._lanes.items() if lane.empty]:
+            del self._lanes[key]
+            self._order.remove(key)
+
+    # ---------------------------------------------------------------------------------------------------- coming in
+
+    def push(self, job: Job) -> None:
+        """A new job that is ready: it joins the tail."""
+        self._add_tail(job)
+        self.lane_of(job).tail[job.id] = None
+
+    def _add_tail(self, job: Job) -> None:
+        self.inline[job.id] = job
+        self.tail[job.id] = None
+        self.dirty.add("tail")
+        self.tail_bytes += _size(job)
+
+    def defer(self, job: Job, now_ms: int) -> bool:
+        """A job that waits until ``job.due_ms``; False if that is not in the future, so that it is ready."""
+        self.inline[job.id] = job
+        self.deferred[job.id] = None
+        self.dirty.add("deferred")
+        return self._schedule(job, now_ms)
+
+    def _schedule(self, job: Job, now_ms: int) -> bool:
+        if job.due_ms <= now_ms:
+            self.lane_of(job).add_due(job.id)
+            return False
+        heappush(self._alarms, (job.due_ms, job.id))
+        self._delayed.add(job.id)
+        return True
+
+    def bury(self, job: Job) -> None:
+        """A job whose attempts are used up."""
+        self.inline[job.id] = job
+        self.dead[job.id] = None
+        self.dirty.add("dead")
+
+    def next_due_ms(self) -> int | None:
+        """When the next delayed job becomes ready."""
+        while self._alarms and self._alarms[0][1] not in self._delayed:
+            heappop(self._alarms)
+        return self._alarms[0][0] if self._alarms else None
+
+    def wake(self, now_ms: int) -> list[Job]:
+        """Make ready what has become due."""
+        woken = []
+        while (due := self.next_due_ms()) is not None and due <= now_ms:
+            job = self.inline[heappop(self._alarms)[1]]
+            self._delayed.remove(job.id)
+            self.lane_of(job).add_due(job.id)
+            woken.append(job)
+        return woken
+
+    # ---------------------------------------------------------------------------------------------------- going out
+
+    def take(self, tasks: frozenset[str], taken: Taken) -> None:
+        """Hand out up to ``taken``'s room of these tasks' jobs, lane by lane."""
+        lanes = [self._lanes[key] for key in self._order if key[1] in tasks]
+        while not taken.full:
+            heads = self._heads(lanes, taken)
+            if not heads:
+                return
+            (head, lane), rest = heads[0], heads[1:]
+            if head.source == "span":
+                self.dirty.update(("segments", "holes") if self.holes else ("segments",))
+            lane.take(head.source, taken, rest[0][0].job_id if rest else ENDLESS)
+
+    def _heads(self, lanes: list[Lane], taken: Taken) -> list[tuple[Head, Lane]]:
+        """Heads of the highest priority that has any, lowest id first."""
+        for _, group in groupby(lanes, key=lambda lane: lane.key[0]):
+            heads = [(head, lane) for lane in group if (head := lane.head(taken.wanted)) is not None]
+            if heads:
+                return sorted(heads, key=lambda pair: pair[0].job_id)
+        return []
+
+    def give_back(self, runs: Iterable[RunLine]) -> list[tuple[str, int]]:
+        """Leased runs come back uncharged; says how many of which task."""
+        runs = list(runs)
+        for object_, first, last, _, _ in runs:
+            if object_ != INLINE:
+                self.segments[object_].leased -= last - first + 1
+        return self._return(runs)
+
+    def _return(self, runs: Iterable[RunLine]) -> list[tuple[str, int]]:
+        returned = []
+        for object_, first, last, attempt, alone in runs:
+            for key, a, b in self._by_lane(object_, first, last):
+                self.lane(key).returned.add(object_, a, b, attempt, alone=alone)
+                returned.append((key[1], b - a + 1))
+        return returned
+
+    def _by_lane(self, object_: int, first: int, last: int) -> Iterator[tuple[LaneKey, int, int]]:
+        if object_ == INLINE:
+            for job_id in range(first, last + 1):
+                job = self.inline[job_id]
+                yield (-job.priority, job.task), job_id, job_id
+            return
+        for span in self.segments[object_].line.spans:
+            a, b = max(first, span.first), min(last, span.first + span.count - 1)
+            if a <= b:
+                yield (-span.priority, span.task), a, b
+
+    def returned(self) -> list[RunLine]:
+        """All runs that came back, for the root."""
+        return sorted(run for lane in self._lanes.values() for run in lane.returned)
+
+    def lanes(self) -> Iterable[Lane]:
+        return self._lanes.values()
+
+    def in_order(self) -> Iterator[Segment]:
+        """Segments by first id."""
+        return (self.segments[number] for _, number in self._by_first_id)
+
+    def newest(self, count: int) -> list[Segment]:
+        """The last few segments, by first id."""
+        return [self.segments[number] for _, number in self._by_first_id[-count:]]
+
+    # --------------------------------------------------------------------------------------------------- looking up
+
+    def locate(self, job_id: int) -> Place | None:
+        """Where a job is that has not finished; it may also be a slot that left long ago.
+
+        Raises:
+            NeedsObjectsError: its segment is not in memory.
+        """
+        if (job := self.inline.get(job_id)) is not None:
+            return Place(INLINE, job_id, job)
+        at = bisect_right(self._by_first_id, (job_id, 1 << 62)) - 1
+        if at < 0:
+            return None
+        segment = self.segments[self._by_first_id[at][1]]
+        if job_id > segment.line.last_id:
+            return None
+        jobs = segment.loaded()
+        slot = segment.slot_of(job_id)
+        return None if slot is None else Place(segment.number, slot, jobs[slot])
+
+    def is_waiting(self, place: Place) -> bool:
+        """Whether the job is there and nobody holds it."""
+        lane = self.lane_of(place.job)
+        if lane.returned.find(place.object, place.slot):
+            return True
+        if place.object == INLINE:
+            return place.slot in lane.tail or place.slot in lane.due_ids or place.slot in self._delayed
+        span = self.segments[place.object].span_of(place.slot)
+        return place.slot >= span.first + span.taken and not self.holes.find(place.object, place.slot)
+
+    def is_delayed(self, job_id: int) -> bool:
+        """Whether a deferred job's time has not come."""
+        return job_id in self._delayed
+
+    # ------------------------------------------------------------------------------------------------------ leaving
+
+    def remove_leased(self, place: Place) -> None:
+        """A leased job is finished, or copied elsewhere."""
+        if place.object == INLINE:
+            self.forget_inline(place.job)
+            return
+        segment = self.segments[place.object]
+        segment.leased -= 1
+        self.drop_if_spent(segment)
+
+    def remove_waiting(self, place: Place) -> None:
+        """A job that nobody holds leaves early."""
+        lane = self.lane_of(place.job)
+        if lane.returned.cut(place.object, place.slot, place.slot):
+            if place.object == INLINE:
+                self.forget_inline(place.job)
+            else:
+                self.drop_if_spent(self.segments[place.object])
+            return
+        if place.object == INLINE:
+            lane.tail.pop(place.slot, None)
+            lane.due_ids.discard(place.slot)
+            self.forget_inline(place.job)
+            return
+        self._punch(lane, self.segments[place.object], place.slot)
+
+    def _punch(self, lane: Lane, segment: Segment, slot: int) -> None:
+        span = segment.span_of(slot)
+        self.dirty.update(("segments", "holes"))
+        self.holes.add(segment.number, slot, slot, 0)
+        segment.holes += 1
+        if slot == span.first + span.taken:
+            lane.swallow(segment, span, slot)
+        self.drop_if_spent(segment)
+
+    def forget_inline(self, job: Job) -> None:
+        """The job's inline copy goes."""
+        del self.inline[job.id]
+        self._delayed.discard(job.id)
+        if job.id in self.tail:
+            del self.tail[job.id]
+            self.tail_bytes -= _size(job)
+            self.dirty.add("tail")
+            return
+        name = "deferred" if job.id in self.deferred else "dead"
+        del (self.deferred if name == "deferred" else self.dead)[job.id]
+        self.dirty.add(name)
+
+    def drop_if_spent(self, segment: Segment) -> None:
+        """Let a segment go in which nothing waits, is leased, or came back."""
+        if segment.leased or segment.waiting or self._has_returned(segment):
+            return
+        self.let_go(segment)
+
+    def _has_returned(self, segment: Segment) -> bool:
+        return any(
+            self._lanes[key].returned.of(segment.number)
+            for span in segment.line.spans
+            if (key := (-span.priority, span.task)) in self._lanes
+        )
+
+    def let_go(self, segment: Segment) -> None:
+        """The segment's jobs are all elsewhere, or finished."""
+        self.dirty.update(("segments", "holes"))
+        del self.segments[segment.number]
+        self._by_first_id.remove((segment.line.first_id, segment.number))
+        for span in segment.line.spans:
+            lane = self._lanes.get((-span.priority, span.task))
+            if lane is not None:
+                lane.spans = [place for place in lane.spans if place[0] is not segment]
+        self.holes.pop_object(segment.number)
+        self.loaded.forget(segment)
+        self.trash.append(segment.key)
+
+
+def _size(job: Job) -> int:
+    return JOB_OVERHEAD + len(job.payload_bytes())

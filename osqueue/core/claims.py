@@ -1,0 +1,254 @@
+"""Claims and leases: who waits for jobs, who gets them, and what becomes of a lease that ends.
+
+Rules:
+* A claim is parked until there is a job for it; a push and the claim that it satisfies share one commit.
+* Claims are not numbered: the lease is the memory. After a reconnect the holder names what it has, is sent what it
+  lacks, and is told what it no longer holds.
+* When a lease ends, jobs that are known to have run are charged; jobs only handed out are not. Where nothing is known
+  nobody pays the first time: those are marked, go out alone, and are charged if their lease ends so again.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+
+from osqueue.core.backlog import Place
+from osqueue.core.lanes import Taken
+from osqueue.core.leases import Lease
+from osqueue.core.messages import (
+    Beaten,
+    Claim,
+    Granted,
+    Handout,
+    Heartbeat,
+    Hello,
+    Holder,
+    JobError,
+    Lost,
+    Outcome,
+    Welcome,
+)
+from osqueue.core.model import INLINE, LeaseLine, RunLine
+from osqueue.core.segment import NeedsObjectsError
+from osqueue.core.state import QueueState
+
+GRANT_JOBS = 8192
+GRANT_BYTES = 1024 * 1024
+WINDOW_BYTES = 16 * 1024 * 1024
+"""Payload bytes that one holder may have; more wait, however many jobs it asked for."""
+
+
+class Parked:
+    """A claim that waits."""
+
+    def __init__(self, session: str, claim: Claim, now_ms: int) -> None:
+        self.session = session
+        self.ticket = claim.ticket
+        self.tasks = frozenset(claim.tasks)
+        self.jobs = claim.jobs
+        self.standing = claim.standing
+        self.worker = claim.worker
+        self.deadline_ms = None if claim.standing else now_ms + round(max(0.0, claim.wait_s) * 1000)
+
+
+class Claims:
+    """Parked claims (memory) over leases (durable)."""
+
+    def __init__(self, state: QueueState, seed: str) -> None:
+        self._state = state
+        self._seed = seed
+        self._parked: list[Parked] = []
+        self._holders: dict[str, Holder | None] = {}
+
+    # --------------------------------------------------------------------------------------------------- connections
+
+    def hello(self, hello: Hello, now_ms: int) -> None:
+        """A holder is here, perhaps again.
+
+        Raises:
+            NeedsObjectsError: what its lease holds is not in memory; nothing has changed.
+        """
+        state = self._state
+        lease = state.leases.standing(hello.session)
+        places = self._places(lease.runs) if lease is not None else []
+        self.disconnected(hello.session)
+        self._holders[hello.session] = hello.holder
+        welcome = Welcome(
+            hello.birth or state.frame.version,
+            state.frame.epoch,
+            now_ms,
+            lease.number if lease is not None else 0,
+            state.settings.max_payload_bytes,
+        )
+        state.outbox.append((hello.session, welcome))
+        if lease is not None:
+            state.leases.extend(lease, now_ms)
+        self._compare(hello, lease, places)
+
+    def _compare(self, hello: Hello, lease: Lease | None, places: list[Place]) -> None:
+        held = dict(hello.held)
+        ours = {place.job.id: place for place in places}
+        attempts = {job_id: place.job.attempts + 1 for job_id, place in ours.items()}
+        lacking = [ours[job_id] for job_id in ours if held.get(job_id) != attempts[job_id]]
+        if lacking and lease is not None:
+            jobs = [_handout(place, lease) for place in lacking]
+            for part in _messages(jobs):
+                self._state.outbox.append((hello.session, Granted(0, lease.number, part)))
+        if lost := [job_id for job_id, attempt in held.items() if attempts.get(job_id) != attempt]:
+            self._state.outbox.append((hello.session, Lost(lost)))
+
+    def disconnected(self, session: str) -> None:
+        """The session's connection has ended: its claims wait no longer; its leases are as they were."""
+        self._parked = [parked for parked in self._parked if parked.session != session]
+        self._holders.pop(session, None)
+
+    def goodbye(self, session: str, now_ms: int) -> None:
+        """The session ends: what it was only handed is given back, what it had claimed singly is charged."""
+        for lease in self._state.leases.of_session(session):
+            self.end(lease, {} if lease.standing else None, now_ms, marks=False)
+        self.disconnected(session)
+
+    # -------------------------------------------------------------------------------------------------------- claims
+
+    def claim(self, session: str, claim: Claim, now_ms: int) -> None:
+        """Park a claim; a standing one adds to what was asked before."""
+        for parked in self._parked:
+            if claim.standing and parked.standing and parked.session == session:
+                parked.jobs += claim.jobs
+                parked.ticket = claim.ticket
+                parked.tasks = frozenset(claim.tasks)
+                return
+        self._parked.append(Parked(session, claim, now_ms))
+
+    def grant(self, now_ms: int) -> None:
+        """Give parked claims what is ready; end those whose time is over."""
+        for parked in list(self._parked):
+            self._grant(parked)
+            if not parked.standing and (parked.jobs == 0 or (parked.deadline_ms or 0) <= now_ms):
+                self._parked.remove(parked)
+                if parked.jobs:
+                    self._state.outbox.append((parked.session, Granted(parked.ticket, 0, [])))
+
+    def _grant(self, parked: Parked) -> None:
+        state = self._state
+        lease = state.leases.standing(parked.session) if parked.standing else None
+        while parked.jobs > 0 and state.leases.have_room():
+            window = WINDOW_BYTES - (lease.payload_bytes if lease is not None else 0)
+            taken = Taken(min(parked.jobs, GRANT_JOBS), min(GRANT_BYTES, window))
+            state.backlog.take(parked.tasks, taken)
+            state.wanted |= taken.wanted
+            if not taken.handouts:
+                return
+            lease = self._lend(parked, lease, taken)
+            state.outbox.append((parked.session, Granted(parked.ticket, lease.number, taken.handouts)))
+            parked.jobs = parked.jobs - len(taken.handouts) if parked.standing else 0
+
+    def _lend(self, parked: Parked, lease: Lease | None, taken: Taken) -> Lease:
+        state = self._state
+        if lease is None:
+            holder = self._holders.get(parked.session) if parked.standing else None
+            line = LeaseLine(
+                state.frame.next_lease, parked.session, [], parked.worker, standing=parked.standing, holder=holder
+            )
+            state.frame.next_lease += 1
+            lease = state.leases.add(line)
+        for object_, first, last, attempt, alone in taken.runs:
+            lease.runs.add(object_, first, last, attempt, alone=alone)
+        lease.payload_bytes += taken.payload_bytes
+        for task, count in Counter(job.task for job in taken.handouts).items():
+            state.counts.move(task, "ready", "leased", count)
+        state.changed = True
+        return lease
+
+    def heartbeat(self, session: str, beat: Heartbeat, now_ms: int) -> None:
+        """Extend a lease; costs no write."""
+        lease = self._state.leases.get(beat.lease)
+        held = lease is not None and lease.session == session
+        if lease is not None and held:
+            self._state.leases.extend(lease, now_ms)
+            lease.begun = frozenset(beat.running)
+        self._state.outbox.append((session, Beaten(beat.ticket, held)))
+
+    def next_deadline_ms(self) -> int | None:
+        deadlines = [parked.deadline_ms for parked in self._parked if parked.deadline_ms is not None]
+        return min(deadlines, default=None)
+
+    # ------------------------------------------------------------------------------------------------ a lease's end
+
+    def expire(self, now_ms: int) -> None:
+        """End the leases whose term is over."""
+        for lease in self._state.leases.expired(now_ms):
+            try:
+                self.end(lease, dict.fromkeys(lease.begun) if lease.standing else None, now_ms, marks=False)
+            except NeedsObjectsError as error:
+                self._state.wanted.update(error.keys)
+
+    def end(self, lease: Lease, charged: Iterable[int] | None, now_ms: int, *, marks: bool) -> None:
+        """End a lease without its holder's word.
+
+        Args:
+            lease: the lease.
+            charged: ids that are known to have run; None for all of them.
+            now_ms: the time.
+            marks: nothing is known of who ran: charge those that were marked before, mark the others.
+
+        Raises:
+            NeedsObjectsError: jobs to be charged are not in memory; nothing has changed.
+        """
+        state = self._state
+        pays = self._who_pays(lease, charged, marks=marks)
+        for place in pays:
+            lease.release(place.object, place.slot, place.job)
+            error = JobError("HostLost", "the job's holder was lost while it ran the job")
+            outcome = Outcome(place.job.id, place.job.attempts + 1, "failed", error=error, worker=lease.worker)
+            state.charge(place, outcome, now_ms=now_ms, seed=self._seed)
+        state.give_back((*run[:4], run[4] or marks) for run in lease.runs)
+        state.leases.end(lease)
+        state.changed = True
+
+    def _who_pays(self, lease: Lease, charged: Iterable[int] | None, *, marks: bool) -> list[Place]:
+        if marks:
+            return self._places(run for run in lease.runs if run[4])
+        if charged is None:
+            return self._places(lease.runs)
+        wanted = set(charged)
+        found = [self._state.backlog.locate(job_id) for job_id in wanted]
+        return [p for p in found if p is not None and lease.runs.find(p.object, p.slot)]
+
+    def _places(self, runs: Iterable[RunLine]) -> list[Place]:
+        """The jobs of some runs.
+
+        Raises:
+            NeedsObjectsError: with every key that is missing.
+        """
+        backlog = self._state.backlog
+        runs = list(runs)
+        keys = {s.key for run in runs if run[0] != INLINE and (s := backlog.segments[run[0]]).jobs is None}
+        if keys:
+            raise NeedsObjectsError(keys)
+        return [
+            Place(run[0], slot, backlog.inline[slot] if run[0] == INLINE else backlog.segments[run[0]].loaded()[slot])
+            for run in runs
+            for slot in range(run[1], run[2] + 1)
+        ]
+
+
+def _handout(place: Place, lease: Lease) -> Handout:
+    run = lease.runs.find(place.object, place.slot)
+    job = place.job
+    alone = run is not None and run[3]
+    return Handout(job.id, job.attempts + 1, job.task, job.payload_bytes(), job.pushed_ms, job.timeout_s, alone)
+
+
+def _messages(jobs: list[Handout]) -> Iterable[list[Handout]]:
+    part: list[Handout] = []
+    size = 0
+    for job in jobs:
+        if part and (len(part) == GRANT_JOBS or size + len(job.payload) > GRANT_BYTES):
+            yield part
+            part, size = [], 0
+        part.append(job)
+        size += len(job.payload)
+    if part:
+        yield part

@@ -1,0 +1,199 @@
+"""Lanes: the waiting jobs of one priority and task, and the order in which they go out.
+
+    returned ─┐  came back uncharged; go out before anything new is taken
+    due ──────┤  delayed or failed before, now due; by id
+    spans ────┤  slots of segments, by id
+    tail ─────┘  inline in the root, by id
+
+Rules:
+* A claim takes from the lane with the highest priority, then the one whose head has the lowest id.
+* A lane whose next segment is not in memory is passed over until it is; lanes do not wait for each other.
+"""
+
+from __future__ import annotations
+
+from heapq import heappop, heappush
+from itertools import islice
+from typing import NamedTuple
+
+from osqueue.core.messages import Handout
+from osqueue.core.model import INLINE, Job, RunLine, Span
+from osqueue.core.runs import Runs
+from osqueue.core.segment import Segment
+
+LaneKey = tuple[int, str]
+"""Minus the priority, and the task: sorted, the first goes out first."""
+ENDLESS = 1 << 62
+
+
+class Taken:
+    """What one claim takes: jobs on their way out, their addresses, and the keys of objects that it lacked."""
+
+    def __init__(self, jobs: int, payload_bytes: int) -> None:
+        self.room = jobs
+        self.room_bytes = payload_bytes
+        self.payload_bytes = 0
+        self.handouts: list[Handout] = []
+        self.runs: list[RunLine] = []
+        self.wanted: set[str] = set()
+
+    @property
+    def full(self) -> bool:
+        return self.room <= 0 or self.room_bytes <= 0
+
+    def hand_out(self, job: Job, *, alone: bool = False) -> None:
+        payload = job.payload_bytes()
+        self.handouts.append(Handout(job.id, job.attempts + 1, job.task, payload, job.pushed_ms, job.timeout_s, alone))
+        self.room -= 1
+        self.room_bytes -= len(payload)
+        self.payload_bytes += len(payload)
+
+
+class Head(NamedTuple):
+    """A lane's next job: where it comes from, and its id."""
+
+    source: str
+    job_id: int
+
+
+class Lane:
+    """One lane. Jobs are looked up through the backlog's inline jobs and segments, which it is given."""
+
+    def __init__(self, key: LaneKey, inline: dict[int, Job], segments: dict[int, Segment], holes: Runs) -> None:
+        self.key = key
+        self.returned = Runs()
+        self.due_ids: set[int] = set()
+        self._due: list[int] = []
+        self.spans: list[tuple[Segment, Span]] = []
+        self.tail: dict[int, None] = {}
+        self._inline = inline
+        self._segments = segments
+        self._holes = holes
+
+    @property
+    def empty(self) -> bool:
+        return not (self.returned or self.due_ids or self.spans or self.tail)
+
+    def add_due(self, job_id: int) -> None:
+        self.due_ids.add(job_id)
+        heappush(self._due, job_id)
+
+    def _next_due(self) -> int:
+        while self._due and self._due[0] not in self.due_ids:
+            heappop(self._due)
+        return self._due[0] if self._due else ENDLESS
+
+    def head(self, wanted: set[str]) -> Head | None:
+        """The next job to go out; None, with the key in ``wanted``, while its object is not in memory."""
+        if (object_ := self._returned_object()) is not None:
+            first = self.returned.of(object_)[0][0]
+            job = self._job(object_, first, wanted)
+            return Head("returned", job.id) if job else None
+        heads = []
+        if (due := self._next_due()) < ENDLESS:
+            heads.append(Head("due", due))
+        if (place := self._span()) is not None:
+            job = self._job(place[0].number, place[1].first + place[1].taken, wanted)
+            if job is not None:
+                heads.append(Head("span", job.id))
+        elif self.tail:
+            heads.append(Head("tail", next(iter(self.tail))))
+        return min(heads, key=lambda head: head.job_id, default=None)
+
+    def take(self, source: str, taken: Taken, below: int = ENDLESS) -> None:
+        """Hand out jobs of one source with ids up to ``below``, at least one of them."""
+        match source:
+            case "returned":
+                self._take_returned(taken)
+            case "due":
+                job_id = heappop(self._due)
+                self.due_ids.remove(job_id)
+                self._take_inline(job_id, taken)
+            case "span":
+                self._take_span(taken, min(below, self._next_due()))
+            case _:
+                self._take_tail(taken, min(below, self._next_due()))
+
+    # A damaged segment blocks its own jobs only: both look-ups pass it over.
+
+    def _returned_object(self) -> int | None:
+        objects = [n for n in self.returned.objects() if n == INLINE or not self._segments[n].damaged]
+        return min(objects, default=None)
+
+    def _span(self) -> tuple[Segment, Span] | None:
+        for place in self.spans:
+            if not place[0].damaged:
+                return place
+        return None
+
+    def _job(self, object_: int, slot: int, wanted: set[str]) -> Job | None:
+        if object_ == INLINE:
+            return self._inline[slot]
+        segment = self._segments[object_]
+        if segment.jobs is None:
+            wanted.add(segment.key)
+            return None
+        return segment.jobs[slot]
+
+    def _take_returned(self, taken: Taken) -> None:
+        object_ = self._returned_object()
+        assert object_ is not None
+        first, last, attempt, alone = self.returned.of(object_)[0]
+        slot = first
+        while slot <= last and not taken.full:
+            job = self._job(object_, slot, taken.wanted)
+            assert job is not None
+            taken.hand_out(job, alone=alone)
+            slot += 1
+        self.returned.cut(object_, first, slot - 1)
+        taken.runs.append((object_, first, slot - 1, attempt, alone))
+        if object_ != INLINE:
+            self._segments[object_].leased += slot - first
+
+    def _take_inline(self, job_id: int, taken: Taken) -> None:
+        job = self._inline[job_id]
+        taken.hand_out(job)
+        taken.runs.append((INLINE, job_id, job_id, job.attempts + 1, False))
+
+    def _take_tail(self, taken: Taken, below: int) -> None:
+        for job_id in list(islice(self.tail, taken.room)):
+            if taken.full or job_id > below:
+                return
+            del self.tail[job_id]
+            self._take_inline(job_id, taken)
+
+    def _take_span(self, taken: Taken, below: int) -> None:
+        place = self._span()
+        assert place is not None
+        segment, span = place
+        jobs = segment.loaded()
+        start = slot = span.first + span.taken
+        end = span.first + span.count
+        holes = [run for run in self._holes.of(segment.number) if run[0] >= slot]
+        next_hole = holes[0][0] if holes else end
+        while slot < end and not taken.full and jobs[slot].id <= below:
+            taken.hand_out(jobs[slot])
+            slot += 1
+            if slot == next_hole and slot < end:
+                self._take_run(segment, taken, start, slot - 1)
+                start = slot = holes.pop(0)[1] + 1
+                next_hole = holes[0][0] if holes else end
+        if slot > start:
+            self._take_run(segment, taken, start, slot - 1)
+        self.swallow(segment, span, slot)
+
+    def _take_run(self, segment: Segment, taken: Taken, first: int, last: int) -> None:
+        taken.runs.append((segment.number, first, last, segment.loaded()[first].attempts + 1, False))
+        segment.leased += last - first + 1
+
+    def swallow(self, segment: Segment, span: Span, slot: int) -> None:
+        """Move ``taken`` up to ``slot``, over the holes that follow; a span with nothing left goes."""
+        end = span.first + span.count
+        while (hole := self._holes.find(segment.number, slot)) is not None and slot < end:
+            slot = hole[1] + 1
+        slot = min(slot, end)
+        cut = self._holes.cut(segment.number, span.first + span.taken, slot - 1)
+        segment.holes -= sum(last - first + 1 for first, last, _, _ in cut)
+        span.taken = slot - span.first
+        if slot == end:
+            self.spans = [place for place in self.spans if place[1] is not span]

@@ -1,0 +1,113 @@
+"""Leases: who has taken which jobs, and until when.
+
+Rules:
+* Ownership is durable, deadlines are not: after a restart, or a tick that comes late, a lease has a full term again.
+* A local supervisor's lease has no deadline; it ends with its process.
+* A lease's number is never used again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import msgspec
+
+from osqueue.core.model import Job, LeaseLine
+from osqueue.core.runs import Runs
+
+MAX_BYTES = 16 * 1024
+_LEASE_BYTES = 200
+_RUN_BYTES = 40
+
+
+class Lease:
+    """What one holder has."""
+
+    def __init__(self, line: LeaseLine) -> None:
+        self.number = line.number
+        self.session = line.session
+        self.worker = line.worker
+        self.standing = line.standing
+        self.holder = line.holder
+        self.runs = Runs(line.runs)
+        self.deadline_ms: int | None = None
+        self.begun: frozenset[int] = frozenset()
+        self.payload_bytes = 0
+
+    @property
+    def has_deadline(self) -> bool:
+        return self.holder is None
+
+    def release(self, object_: int, slot: int, job: Job) -> None:
+        """The lease no longer holds a job."""
+        self.runs.cut(object_, slot, slot)
+        self.payload_bytes -= len(job.payload_bytes())
+
+    def line(self) -> LeaseLine:
+        return LeaseLine(
+            self.number, self.session, list(self.runs), self.worker, standing=self.standing, holder=self.holder
+        )
+
+
+class Leases:
+    """All leases. Not thread-safe; owned by the machine."""
+
+    def __init__(self, lines: Iterable[LeaseLine], *, term_ms: int, now_ms: int) -> None:
+        self._term_ms = term_ms
+        self._leases = {line.number: Lease(line) for line in lines}
+        self._unlanded: set[int] = set()
+        self.extend_all(now_ms)
+
+    def get(self, number: int) -> Lease | None:
+        return self._leases.get(number)
+
+    def all(self) -> list[Lease]:
+        return list(self._leases.values())
+
+    def of_session(self, session: str) -> list[Lease]:
+        return [lease for lease in self._leases.values() if lease.session == session]
+
+    def standing(self, session: str) -> Lease | None:
+        """The session's one lease that is added to."""
+        return next((lease for lease in self.of_session(session) if lease.standing), None)
+
+    def add(self, line: LeaseLine) -> Lease:
+        """A new lease; its term begins when its commit has landed."""
+        lease = self._leases[line.number] = Lease(line)
+        self._unlanded.add(line.number)
+        return lease
+
+    def end(self, lease: Lease) -> None:
+        del self._leases[lease.number]
+        self._unlanded.discard(lease.number)
+
+    def landed(self, now_ms: int) -> None:
+        """The last commit has landed: terms of the leases that it granted begin."""
+        for number in self._unlanded:
+            self.extend(self._leases[number], now_ms)
+        self._unlanded.clear()
+
+    def extend(self, lease: Lease, now_ms: int) -> None:
+        lease.deadline_ms = now_ms + self._term_ms if lease.has_deadline else None
+
+    def extend_all(self, now_ms: int) -> None:
+        for lease in self._leases.values():
+            self.extend(lease, now_ms)
+
+    def expired(self, now_ms: int) -> list[Lease]:
+        return [x for x in self._leases.values() if x.deadline_ms is not None and x.deadline_ms <= now_ms]
+
+    def next_deadline_ms(self) -> int | None:
+        return min((x.deadline_ms for x in self._leases.values() if x.deadline_ms is not None), default=None)
+
+    def have_room(self) -> bool:
+        """Whether the root has room for more runs; while not, claims wait."""
+        runs = sum(_LEASE_BYTES + _RUN_BYTES * lease.runs.count for lease in self._leases.values())
+        return runs <= MAX_BYTES - _RUN_BYTES
+
+    def held(self) -> Runs:
+        """Every slot that some lease holds."""
+        return Runs([run for lease in self._leases.values() for run in lease.runs])
+
+    def encoded(self) -> bytes:
+        return msgspec.json.encode([lease.line() for lease in self._leases.values()])

@@ -1,0 +1,334 @@
+"""The queue as a pure machine: messages of sessions go in, messages to sessions and commits come out.
+
+    push ─────────────────────▶ ready ──claim──▶ running ──report──▶ succeeded ─▶ archive
+    push(delay) ─▶ delayed ─due─▶ ▲                │  │
+                      ▲           └─ lease ends ───┘  │
+                      └────────── failed attempt ─────┤
+                                                      └─ no attempts left ─▶ dead ──requeue──▶ ready
+    delayed, ready, running ──cancel──▶ cancelled ─▶ archive        dead ──discard──▶ archive (as dead)
+
+Rules:
+* No I/O, no clock, no randomness: time, nonces and loaded objects are arguments.
+* Applied means in memory; nothing in ``outbox`` may leave before the commit that holds it has landed.
+* A refusal changes nothing but its session's line. What needs an object that is not in memory raises
+  `NeedsObjectsError`, changes nothing at all, and is offered again.
+* Everything durable is in the root; whatever else is kept here can be rebuilt from it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from osqueue.core import codec
+from osqueue.core.claims import Claims
+from osqueue.core.commit import Commit, CommitPlanner
+from osqueue.core.messages import (
+    Answer,
+    AnswerBody,
+    Ask,
+    Claim,
+    Finished,
+    FromBroker,
+    Heartbeat,
+    Hello,
+    IdRun,
+    JobRecord,
+    Numbered,
+    Refused,
+    Reply,
+    SayAgain,
+    WaitIdle,
+)
+from osqueue.core.model import Root, Takeover
+from osqueue.core.objects import TAKEOVERS, parse
+from osqueue.core.operations import Operations
+from osqueue.core.queries import Queries
+from osqueue.core.segment import Segment
+from osqueue.core.sessions import Session
+from osqueue.core.settings import QueueSettings
+from osqueue.core.state import QueueState
+
+LATE_TICK = 0.5
+"""Parts of a term: after a longer silence of the broker itself, leases get a full term again."""
+
+
+class BusyError(Exception):
+    """There is no room for one more session's memory yet: nothing has changed; offer the operation again later."""
+
+
+class QueueMachine:
+    """One queue. Not thread-safe; owned by the commit loop.
+
+    Args:
+        root: where it stands.
+        settings: what the opener states.
+        now_ms: the time of opening.
+        seed: makes the dice of the retry jitter.
+    """
+
+    def __init__(self, root: Root, settings: QueueSettings, *, now_ms: int, seed: str = "") -> None:
+        self.state = QueueState(root, settings, now_ms=now_ms)
+        self._term_ms = round(settings.lease_s * 1000)
+        self._operations = Operations(self.state, seed)
+        self._claims = Claims(self.state, seed)
+        self._queries = Queries(self.state)
+        self._planner = CommitPlanner(self.state)
+        self._idle_waits: list[tuple[str, Ask, frozenset[str]]] = []
+        self._last_tick_ms = now_ms
+
+    # ------------------------------------------------------------------------------------------------------- takeover
+
+    def take_over(self, owner: str, *, now_ms: int, nonce: str) -> Commit:
+        """Begin a new epoch: the first commit of a broker. It creates no objects."""
+        frame = self.state.frame
+        frame.epoch += 1
+        frame.owner = owner
+        log = [*frame.takeovers, Takeover(frame.epoch, frame.version + 1, frame.next_object, owner)]
+        while len(log) > TAKEOVERS and log[0].epoch < frame.swept:
+            log.pop(0)
+        frame.takeovers = log
+        return self._planner.plan(now_ms=now_ms, nonce=nonce, creates=False)
+
+    def swept(self, epoch: int) -> None:
+        """A sweep of an epoch has run to its end."""
+        self.state.frame.swept = max(self.state.frame.swept, epoch)
+
+    def deleted(self, keys: Iterable[str]) -> None:
+        """Objects of the trash are gone for certain; the next commit says so."""
+        gone = set(keys)
+        self.state.frame.trash = [key for key in self.state.frame.trash if key not in gone]
+
+    # --------------------------------------------------------------------------------------------------- connections
+
+    def hello(self, hello: Hello, now_ms: int) -> list[int]:
+        """A session's connection begins; returns the watched ids that only the archive may know."""
+        state = self.state
+        watched = self._look_at_watched(hello.watched)
+        self._claims.hello(hello, now_ms)
+        elsewhere = []
+        for job_id, place_state in watched.items():
+            if (record := state.finished.get(job_id)) is not None:
+                state.outbox.append((hello.session, Finished([_without_payload(record)])))
+            elif place_state is None:
+                elsewhere.append(job_id)
+            else:
+                state.watchers[job_id] = hello.session
+                if place_state == "dead":
+                    state.tell_watcher(state.backlog.inline[job_id], "dead")
+        return elsewhere
+
+    def _look_at_watched(self, watched: list[IdRun]) -> dict[int, str | None]:
+        ids = [job_id for first, last in watched for job_id in range(first, last + 1)]
+        unfinished = [job_id for job_id in ids if self.state.finished.get(job_id) is None]
+        places = dict(zip(unfinished, self._operations.locate(unfinished), strict=True))
+        return {
+            job_id: self.state.state_of(place) if (place := places.get(job_id)) is not None else None for job_id in ids
+        }
+
+    def disconnected(self, session: str) -> None:
+        """A session's connection has ended; it may come back."""
+        self._claims.disconnected(session)
+        self._idle_waits = [wait for wait in self._idle_waits if wait[0] != session]
+        for job_id in [job_id for job_id, watcher in self.state.watchers.items() if watcher == session]:
+            del self.state.watchers[job_id]
+
+    def goodbye(self, session: str, now_ms: int) -> None:
+        """A session has ended for good."""
+        self._claims.goodbye(session, now_ms)
+        self.disconnected(session)
+        self.state.sessions.close(session)
+        self.state.changed = True
+
+    # ------------------------------------------------------------------------------------------------------ messages
+
+    def numbered(self, session_id: str, birth: int, message: Numbered, now_ms: int) -> None:
+        """Apply an operation, or say its answer again.
+
+        Raises:
+            NeedsObjectsError: segments must be in memory first.
+            BusyError: the sessions' part of the root is full.
+        """
+        sessions = self.state.sessions
+        if sessions.is_lost(session_id, birth):
+            self._answer(session_id, message.number, _LOST)
+            return
+        session = sessions.get(session_id)
+        if session is not None:
+            session.acknowledge(message.acked)
+        last = session.last if session is not None else 0
+        if message.number > last + 1:
+            self.state.outbox.append((session_id, SayAgain(last + 1)))
+        elif session is not None and message.number <= last:
+            if (kept := session.answer(message.number)) is not None:
+                self._answer(session_id, message.number, kept)
+        else:
+            self._apply(session or self._open_session(session_id, birth), message, now_ms)
+
+    def _open_session(self, session_id: str, birth: int) -> Session:
+        session = self.state.sessions.open(session_id, birth, self._has_lease)
+        if session is None:
+            raise BusyError
+        return session
+
+    def _has_lease(self, session_id: str) -> bool:
+        return bool(self.state.leases.of_session(session_id))
+
+    def _apply(self, session: Session, message: Numbered, now_ms: int) -> None:
+        if not self.state.sessions.make_room(session, self._has_lease):
+            raise BusyError
+        body = self._operations.apply(session.id, message.operation, now_ms)
+        session.remember(message.number, body, self.state.frame.version + 1)
+        self.state.changed = True
+        self._answer(session.id, message.number, body)
+
+    def _answer(self, session_id: str, number: int, body: AnswerBody) -> None:
+        self.state.outbox.append((session_id, Answer(number, body)))
+
+    def claim(self, session: str, claim: Claim, now_ms: int) -> None:
+        """Park a claim; `settle` grants it."""
+        self._claims.claim(session, claim, now_ms)
+
+    def heartbeat(self, session: str, beat: Heartbeat, now_ms: int) -> None:
+        """Extend a lease."""
+        self._claims.heartbeat(session, beat, now_ms)
+
+    def ask(self, session: str, ask: Ask, now_ms: int) -> None:
+        """Answer a query, or park it until it can be.
+
+        Raises:
+            NeedsObjectsError: segments must be in memory first.
+            Elsewhere: the archive must be read.
+        """
+        if isinstance(ask.query, WaitIdle):
+            self._idle_waits.append((session, ask, frozenset(ask.query.tasks)))
+            return
+        self.state.outbox.append((session, Reply(ask.ticket, self._queries.answer(ask.query, now_ms))))
+
+    def finished_records(self) -> list[JobRecord]:
+        """The finished jobs that no archive object holds yet."""
+        return list(self.state.finished.records())
+
+    def end_lease(self, number: int, charged: Iterable[int] | None, now_ms: int, *, marks: bool) -> None:
+        """A lease's holder is gone.
+
+        Args:
+            number: the lease.
+            charged: ids that are known to have run; None for all.
+            now_ms: the time.
+            marks: nothing is known of what ran.
+
+        Raises:
+            NeedsObjectsError: segments must be in memory first.
+        """
+        lease = self.state.leases.get(number)
+        if lease is not None:
+            self._claims.end(lease, charged, now_ms, marks=marks)
+
+    # ---------------------------------------------------------------------------------------------------------- time
+
+    def settle(self, now_ms: int) -> None:
+        """After a batch, or when time has passed: wake what is due, end what is over, grant what can be granted."""
+        state = self.state
+        if now_ms - self._last_tick_ms > self._term_ms * LATE_TICK:
+            state.leases.extend_all(now_ms)
+        self._last_tick_ms = now_ms
+        for job in state.backlog.wake(now_ms):
+            state.counts.move(job.task, "delayed", "ready")
+        self._claims.expire(now_ms)
+        self._claims.grant(now_ms)
+        state.post_notices()
+        self._end_idle_waits(now_ms)
+
+    def _end_idle_waits(self, now_ms: int) -> None:
+        for wait in list(self._idle_waits):
+            session, ask, tasks = wait
+            if self.state.counts.unfinished(tasks) == 0:
+                self._idle_waits.remove(wait)
+                self.state.outbox.append((session, Reply(ask.ticket, self._queries.stats(now_ms))))
+
+    def next_alarm_ms(self) -> int | None:
+        """When `settle` must be called next, if nothing else happens."""
+        alarms = (
+            self.state.backlog.next_due_ms(),
+            self.state.leases.next_deadline_ms(),
+            self._claims.next_deadline_ms(),
+        )
+        return min((alarm for alarm in alarms if alarm is not None), default=None)
+
+    # ------------------------------------------------------------------------------------------------------- commits
+
+    @property
+    def changed(self) -> bool:
+        """Whether there is anything to commit."""
+        return self.state.changed
+
+    def plan(self, *, now_ms: int, nonce: str) -> Commit:
+        """Everything applied so far, as one commit."""
+        return self._planner.plan(now_ms=now_ms, nonce=nonce)
+
+    def close(self, *, now_ms: int, nonce: str) -> Commit:
+        """The last commit of a broker: the archive is sealed, the queue has no owner."""
+        self.state.frame.owner = None
+        return self._planner.plan(now_ms=now_ms, nonce=nonce, closing=True)
+
+    def landed(self, commit: Commit, now_ms: int) -> None:
+        """A commit is durable: its objects can be read again, the terms of its leases begin."""
+        for key in commit.objects:
+            if (segment := self._segment(key)) is not None:
+                segment.stored = True
+        self.state.leases.landed(now_ms)
+        self.state.backlog.loaded.trim()
+
+    def take_outbox(self) -> list[tuple[str, FromBroker]]:
+        """What is to leave once the present batch has landed."""
+        outbox, self.state.outbox = self.state.outbox, []
+        return outbox
+
+    # ------------------------------------------------------------------------------------------------------- objects
+
+    def take_wanted(self) -> set[str]:
+        """Keys of segments that a claim or a chore waits for; give them to `load` and call `settle`."""
+        wanted, self.state.wanted = self.state.wanted, set()
+        return wanted
+
+    def load(self, key: str, data: bytes) -> None:
+        """A segment's bytes have been read.
+
+        Raises:
+            Corrupt: they are not what was written; the segment's jobs are blocked, the others go on.
+        """
+        segment = self._segment(key)
+        if segment is None or segment.jobs is not None:
+            return
+        try:
+            segment.load(codec.decode_segment(data, expected_digest=segment.line.digest, key=key))
+        except Exception:
+            segment.damaged = True
+            raise
+        self.state.backlog.loaded.touch(segment)
+
+    def missing(self, key: str) -> bool:
+        """A named segment is not in the store; says whether the root still names it, so that it is damage."""
+        segment = self._segment(key)
+        if segment is not None and segment.stored:
+            segment.damaged = True
+        return segment is not None and segment.stored
+
+    def _segment(self, key: str) -> Segment | None:
+        name = parse(key)
+        segment = self.state.backlog.segments.get(name.number) if name is not None else None
+        return segment if segment is not None and segment.key == key else None
+
+
+_LOST = Refused("session_lost", "this client was silent while others took its place; what became of it is unknown")
+
+
+def _without_payload(record: JobRecord) -> JobRecord:
+    return JobRecord(
+        id=record.id,
+        task=record.task,
+        state=record.state,
+        attempts=record.attempts,
+        errors=record.errors,
+        result=record.result,
+    )

@@ -1,0 +1,362 @@
+"""What goes into the queue's machine and what comes out: operations, queries, answers, notices.
+
+    client ──Hello, Numbered(op), Ask(query), Claim, Heartbeat──▶ broker
+    client ◀─Welcome, Answer, Reply, Granted, Finished, Cancelled, Lost── broker
+
+Rules:
+* Every message carries many jobs; the single-job call is the batch of one.
+* A numbered operation may be said again: it has one effect and one answer. Queries and claims carry a ticket, which
+  means something only on the connection that it came in on.
+* Payloads and results are bytes that pass through.
+* Times are milliseconds since 1970 in the broker's time (`osqueue.clock`), durations say their unit.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from msgspec import Struct
+
+IdRun = tuple[int, int]
+"""First and last of consecutive job ids, both included."""
+
+State = Literal["delayed", "ready", "running", "succeeded", "dead", "cancelled"]
+Verdict = Literal["succeeded", "failed", "dead", "returned", "cancelled"]
+
+
+class JobError(Struct, omit_defaults=True, gc=False):
+    """Why one attempt failed."""
+
+    error_type: str
+    message: str = ""
+    traceback: str = ""
+    attempt: int = 0
+    at: str = ""
+    signal: str | None = None
+    exit_status: int | None = None
+    rss_bytes: int | None = None
+
+
+class Handout(Struct, array_like=True, gc=False):
+    """A job on its way to whoever claimed it."""
+
+    id: int
+    attempt: int
+    task: str
+    payload: bytes
+    pushed_ms: int
+    timeout_s: float | None = None
+    alone: bool = False
+    """Hand it to a worker with nothing queued behind it: its last holder vanished with it."""
+
+
+class Outcome(Struct, array_like=True, gc=False):
+    """What became of one attempt, said by the holder of the job's lease.
+
+    ``succeeded`` carries a result; ``failed`` and ``dead`` an error (``dead``: no further attempt); ``returned`` gives
+    the job back uncharged; ``cancelled`` drops a job that its holder was asked to drop before it began.
+    """
+
+    id: int
+    attempt: int
+    verdict: Verdict
+    started_ms: int = 0
+    finished_ms: int = 0
+    result: bytes = b"null"
+    error: JobError | None = None
+    retry_delay_s: float | None = None
+    worker: str = ""
+
+
+class Holder(Struct, frozen=True, omit_defaults=True):
+    """A local process that holds a lease: it ends when that process has ended, not by silence."""
+
+    boot: str
+    pid_namespace: str
+    pid: int
+    started: int
+    blame: str = ""
+    """Path of the file, below the queue directory, that says which jobs its workers run."""
+
+
+# ---------------------------------------------------------------------------------------------- operations (numbered)
+
+
+class Push(Struct, tag="push"):
+    """Add jobs that share their options. The answer is `Pushed`, in payload order."""
+
+    payloads: list[bytes]
+    task: str = "default"
+    priority: int = 0
+    delay_s: float = 0
+    timeout_s: float | None = None
+    max_attempts: int | None = None
+    watch: bool = False
+    """Tell this session of each job's end (`Finished`)."""
+
+
+class Report(Struct, tag="report"):
+    """Outcomes of jobs under one lease. The answer is `Reported`."""
+
+    lease: int
+    outcomes: list[Outcome]
+
+
+class Cancel(Struct, tag="cancel"):
+    """End jobs that are not final; with ``running`` also those in a lease. The answer is `Changed`."""
+
+    ids: list[int]
+    running: bool = True
+
+
+class Requeue(Struct, tag="requeue"):
+    """Run dead jobs again, with ``max_attempts`` more. The answer is `Changed`."""
+
+    ids: list[int]
+
+
+class Discard(Struct, tag="discard"):
+    """Drop dead jobs into the archive. The answer is `Changed`."""
+
+    ids: list[int]
+
+
+Operation = Push | Report | Cancel | Requeue | Discard
+
+
+class Numbered(Struct, tag="numbered"):
+    """An operation of the connection's session; ``acked``: the client has its answers up to there."""
+
+    number: int
+    acked: int
+    operation: Operation
+
+
+# ------------------------------------------------------------------------------------------------ answers to operations
+
+
+class Pushed(Struct, tag="pushed"):
+    ids: list[IdRun]
+
+
+class Reported(Struct, tag="reported"):
+    """``lost``: ids whose outcome was refused, since this lease does not hold that attempt."""
+
+    lost: list[int] = []
+
+
+class Changed(Struct, tag="changed"):
+    """``ids``: those that the operation changed; ``unknown``: those that no job ever had."""
+
+    ids: list[IdRun]
+    unknown: list[int] = []
+
+
+class Refused(Struct, tag="refused"):
+    """``code`` is the snake-case name of the error class."""
+
+    code: str
+    message: str
+
+
+AnswerBody = Pushed | Reported | Changed | Refused
+
+
+class Answer(Struct, tag="answer"):
+    number: int
+    body: AnswerBody
+
+
+class SayAgain(Struct, tag="say_again"):
+    """Operations arrived with a gap: say them again from this number."""
+
+    number: int
+
+
+# ----------------------------------------------------------------------------------------------------------- connection
+
+
+class Hello(Struct, tag="hello"):
+    """First message of a connection.
+
+    ``birth``: the root version told to this session in its first `Welcome`; 0 before. ``held``: id and attempt of
+    each job that the session's lease still has here, those with unanswered outcomes included. ``watched``: ids whose
+    end the client still waits for.
+    """
+
+    session: str
+    birth: int = 0
+    holder: Holder | None = None
+    held: list[tuple[int, int]] = []
+    watched: list[IdRun] = []
+
+
+class Welcome(Struct, tag="welcome"):
+    """``birth``: what to say in later hellos; ``lease``: the session's standing lease, 0 for none."""
+
+    birth: int
+    epoch: int
+    now_ms: int
+    lease: int = 0
+    max_payload: int = 0
+
+
+class Goodbye(Struct, tag="goodbye"):
+    """The session ends; the broker forgets it, and gives back what its lease still holds."""
+
+
+class Claim(Struct, tag="claim"):
+    """Take jobs.
+
+    ``standing``: into the session's one lease, ``jobs`` more than was asked before, as they become ready, until the
+    connection ends. Otherwise once, into a new lease, answered after at most ``wait_s`` (then perhaps with no job).
+    """
+
+    ticket: int
+    tasks: list[str]
+    jobs: int = 1
+    standing: bool = False
+    wait_s: float = 0
+    worker: str = ""
+
+
+class Granted(Struct, tag="granted"):
+    ticket: int
+    lease: int
+    jobs: list[Handout]
+
+
+class Heartbeat(Struct, tag="heartbeat"):
+    """Extend a lease by one term; ``running``: ids that have begun. Answered by `Beaten`."""
+
+    ticket: int
+    lease: int
+    running: list[int] = []
+
+
+class Beaten(Struct, tag="beaten"):
+    ticket: int
+    held: bool
+
+
+class Cancelled(Struct, tag="cancelled"):
+    """To a lease's holder: these jobs were cancelled; stop them."""
+
+    ids: list[int]
+
+
+class Lost(Struct, tag="lost"):
+    """To a holder after its hello: these jobs are no longer its own."""
+
+    ids: list[int]
+
+
+class JobRecord(Struct, omit_defaults=True, gc=False, kw_only=True):
+    """A job as users see it: live, dead or archived. Times are ISO 8601 UTC.
+
+    Payload and result are JSON values as bytes (``payload``, ``result``); on disk, bytes that are not one clean line
+    of JSON stand as base64.
+    """
+
+    id: int
+    task: str = "default"
+    state: State
+    priority: int = 0
+    payload: bytes = b""
+    attempts: int = 0
+    errors: list[JobError] = []
+    result: bytes | None = None
+    pushed_at: str = ""
+    due_at: str | None = None
+    started_at: str | None = None
+    finished_at: str | None = None
+    worker: str | None = None
+
+
+class Finished(Struct, tag="finished"):
+    """To a watcher: these jobs ended (``succeeded``, ``dead`` or ``cancelled``). Payloads are left out."""
+
+    jobs: list[JobRecord]
+
+
+# -------------------------------------------------------------------------------------------------------------- queries
+
+
+class GetJob(Struct, tag="get"):
+    id: int
+
+
+class GetStats(Struct, tag="stats"):
+    pass
+
+
+class ListJobs(Struct, tag="list"):
+    """Jobs of one state (None: every live one) with ids above ``after``, by id; a page at a time."""
+
+    state: State | None = None
+    after: int = 0
+    limit: int = 1000
+
+
+class History(Struct, tag="history"):
+    """Finished jobs that ended at or after ``since_ms``, oldest object first; a page at a time."""
+
+    since_ms: int = 0
+    cursor: str = ""
+
+
+class WaitIdle(Struct, tag="wait_idle"):
+    """Answered with `Stats` once no job of these tasks is ready, delayed or running."""
+
+    tasks: list[str]
+
+
+Query = GetJob | GetStats | ListJobs | History | WaitIdle
+
+
+class Ask(Struct, tag="ask"):
+    ticket: int
+    query: Query
+
+
+class TaskStats(Struct):
+    """Counts of one task's jobs. *running* means begun; handed out but not begun counts as ready."""
+
+    ready: int = 0
+    delayed: int = 0
+    running: int = 0
+    succeeded: int = 0
+    dead: int = 0
+    cancelled: int = 0
+    pushed: int = 0
+
+
+class Stats(Struct, tag="stats"):
+    """Counts of the whole queue and, in ``tasks``, of each task. ``oldest_ready_s``: age of the oldest ready job."""
+
+    ready: int = 0
+    delayed: int = 0
+    running: int = 0
+    succeeded: int = 0
+    dead: int = 0
+    cancelled: int = 0
+    pushed: int = 0
+    workers: int = 0
+    oldest_ready_s: float | None = None
+    tasks: dict[str, TaskStats] = {}
+
+
+class Page(Struct, tag="page"):
+    """``cursor``: where the next page begins; empty when this is the last."""
+
+    jobs: list[JobRecord]
+    cursor: str = ""
+
+
+class Reply(Struct, tag="reply"):
+    ticket: int
+    body: Stats | Page | Refused
+
+
+ToBroker = Hello | Goodbye | Numbered | Claim | Heartbeat | Ask
+FromBroker = Welcome | Answer | SayAgain | Granted | Beaten | Cancelled | Lost | Finished | Reply

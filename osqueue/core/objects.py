@@ -1,0 +1,71 @@
+"""The one number line of objects, and the one rule that decides which of them are real.
+
+Every object takes its number from one counter in the root that is never set back, and its key names number and epoch.
+
+    An object is real only if its epoch owned its number: it is below the first number of the next takeover or, in the
+    current epoch, below the root's counter.
+
+What is older than the takeover log is real: a takeover leaves the log only after a sweep has run to its end.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import NamedTuple
+
+from osqueue.core.model import Frame
+
+TAKEOVERS = 256
+_DIGITS = 12
+_SEGMENT = re.compile(r"^segments/(\d+)-(\d+)\.json$")
+_ARCHIVE = re.compile(r"^archive/(\d{4}-\d\d-\d\dT\d\d)/(\d+)-(\d+)\.(\d+)-(\d+)\.([0-9a-f]+)\.jsonl$")
+
+
+class ObjectName(NamedTuple):
+    """What an object's key says of it; the last three for archive objects alone."""
+
+    number: int
+    epoch: int
+    hour: str = ""
+    first_id: int = 0
+    last_id: int = 0
+    digest: str = ""
+
+
+def segment_key(number: int, epoch: int) -> str:
+    return f"segments/{number:0{_DIGITS}d}-{epoch:06d}.json"
+
+
+def archive_key(name: ObjectName) -> str:
+    numbers = f"{name.number:0{_DIGITS}d}-{name.epoch:06d}.{name.first_id}-{name.last_id}"
+    return f"archive/{name.hour}/{numbers}.{name.digest}.jsonl"
+
+
+def parse(key: str) -> ObjectName | None:
+    """Read a key; None if it is no object's."""
+    if found := _SEGMENT.match(key):
+        return ObjectName(int(found[1]), int(found[2]))
+    if found := _ARCHIVE.match(key):
+        return ObjectName(int(found[2]), int(found[3]), found[1], int(found[4]), int(found[5]), found[6])
+    return None
+
+
+def is_real(name: ObjectName, frame: Frame) -> bool:
+    """Whether the object's epoch owned its number."""
+    if name.epoch == frame.epoch:
+        own = frame.takeovers[-1] if frame.takeovers else None
+        return name.number < frame.next_object and (own is None or name.number >= own.first_number)
+    if name.epoch > frame.epoch:
+        return False
+    log = frame.takeovers
+    if not log or name.epoch < log[0].epoch:
+        return True
+    for at, takeover in enumerate(log):
+        if takeover.epoch == name.epoch:
+            return takeover.first_number <= name.number < log[at + 1].first_number
+    return False
+
+
+def is_sweepable(name: ObjectName, frame: Frame) -> bool:
+    """Whether a sweep may delete the object: of a lower epoch, and not real."""
+    return name.epoch < frame.epoch and not is_real(name, frame)

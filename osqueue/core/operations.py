@@ -1,0 +1,244 @@
+"""The numbered operations, in the order of a job's life: push, report, cancel, requeue, discard.
+
+Each checks first and changes last: it returns `Refused`, or raises `NeedsObjectsError`, before anything has changed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import assert_never
+
+from msgspec import UNSET, Raw, structs
+
+from osqueue.core import codec, policy
+from osqueue.core.backlog import Place
+from osqueue.core.leases import Lease
+from osqueue.core.messages import (
+    AnswerBody,
+    Cancel,
+    Cancelled,
+    Changed,
+    Discard,
+    IdRun,
+    Operation,
+    Outcome,
+    Push,
+    Pushed,
+    Refused,
+    Report,
+    Reported,
+    Requeue,
+)
+from osqueue.core.model import INLINE, Job
+from osqueue.core.segment import NeedsObjectsError
+from osqueue.core.state import QueueState
+
+MAX_TASK_BYTES = 64
+MAX_PRIORITY = 1000
+MAX_DELAY_S = 100 * 366 * 86_400
+
+
+def id_runs(ids: Iterable[int]) -> list[IdRun]:
+    """Sorted runs of ids."""
+    runs: list[IdRun] = []
+    for job_id in sorted(ids):
+        if runs and runs[-1][1] == job_id - 1:
+            runs[-1] = (runs[-1][0], job_id)
+        else:
+            runs.append((job_id, job_id))
+    return runs
+
+
+class Operations:
+    """Applies operations of a session to the queue's state."""
+
+    def __init__(self, state: QueueState, seed: str) -> None:
+        self._state = state
+        self._seed = seed
+
+    def apply(self, session: str, operation: Operation, now_ms: int) -> AnswerBody:
+        """Apply one operation.
+
+        Raises:
+            NeedsObjectsError: segments must be in memory first; nothing has changed.
+        """
+        match operation:
+            case Push():
+                return self._push(session, operation, now_ms)
+            case Report():
+                return self._report(session, operation, now_ms)
+            case Cancel():
+                return self._cancel(operation, now_ms)
+            case Requeue():
+                return self._requeue(operation, now_ms)
+            case Discard():
+                return self._discard(operation, now_ms)
+            case _:
+                assert_never(operation)
+
+    # --------------------------------------------------------------------------------------------------------- push
+
+    def _push(self, session: str, push: Push, now_ms: int) -> AnswerBody:
+        if (refusal := self._refuse_push(push)) is not None:
+            return refusal
+        state = self._state
+        due_ms = policy.due_ms(now_ms, push.delay_s)
+        first = state.frame.next_id
+        for payload, clean in zip(push.payloads, codec.clean(push.payloads), strict=True):
+            job = Job(
+                id=state.frame.next_id,
+                pushed_ms=now_ms,
+                payload=Raw(payload) if clean else UNSET,
+                payload_base64=UNSET if clean else payload,
+                task=push.task,
+                priority=push.priority,
+                timeout_s=push.timeout_s,
+                max_attempts=push.max_attempts,
+                due_ms=due_ms if push.delay_s > 0 else 0,
+            )
+            state.frame.next_id += 1
+            if push.delay_s > 0:
+                state.backlog.defer(job, now_ms)
+            else:
+                state.backlog.push(job)
+            if push.watch:
+                state.watchers[job.id] = session
+        count = state.frame.next_id - first
+        state.counts.move(push.task, None, "delayed" if due_ms > now_ms else "ready", count)
+        state.counts[push.task].pushed += count
+        return Pushed([(first, first + count - 1)] if count else [])
+
+    def _refuse_push(self, push: Push) -> Refused | None:
+        state = self._state
+        if not push.task or len(push.task.encode()) > MAX_TASK_BYTES:
+            return Refused("rejected", f"a task's name has 1 to {MAX_TASK_BYTES} bytes task={push.task!r}")
+        if abs(push.priority) > MAX_PRIORITY:
+            limit = f"priority must be between -{MAX_PRIORITY} and {MAX_PRIORITY}"
+            return Refused("rejected", f"{limit} priority={push.priority}")
+        if not 0 <= push.delay_s <= MAX_DELAY_S:
+            return Refused("rejected", f"delay must be between 0 and {MAX_DELAY_S} seconds delay={push.delay_s}")
+        limit_bytes = state.settings.max_payload_bytes
+        for payload in push.payloads:
+            if len(payload) > limit_bytes:
+                why = "the payload is larger than max_payload; store it elsewhere and push a reference"
+                return Refused("payload_too_large", f"{why} bytes={len(payload)} max_payload={limit_bytes}")
+        if not state.counts.can_add(push.task):
+            return Refused("queue_full", "too many tasks have had jobs in this queue limit=4 KiB of names")
+        if not state.backlog.can_add_lane(push.priority, push.task):
+            return Refused("queue_full", "too many lanes (pairs of priority and task) have waiting jobs limit=256")
+        return None
+
+    # ------------------------------------------------------------------------------------------------------- report
+
+    def _report(self, session: str, report: Report, now_ms: int) -> AnswerBody:
+        lease = self._state.leases.get(report.lease)
+        if lease is None or lease.session != session:
+            return Reported([outcome.id for outcome in report.outcomes])
+        places = self.locate(outcome.id for outcome in report.outcomes)
+        clean = codec.clean([o.result if o.verdict == "succeeded" else b"0" for o in report.outcomes])
+        lost = []
+        for outcome, place, is_clean in zip(report.outcomes, places, clean, strict=True):
+            if place is None or not self._settle(lease, place, outcome, now_ms, clean=is_clean):
+                lost.append(outcome.id)
+        if not lease.standing and not lease.runs:
+            self._state.leases.end(lease)
+        return Reported(lost)
+
+    def _settle(self, lease: Lease, place: Place, outcome: Outcome, now_ms: int, *, clean: bool) -> bool:
+        """One outcome; False if the lease does not hold this attempt of the job."""
+        state = self._state
+        run = lease.runs.find(place.object, place.slot)
+        if run is None or run[2] != outcome.attempt:
+            return False
+        lease.release(place.object, place.slot, place.job)
+        job = place.job
+        match outcome.verdict:
+            case "succeeded":
+                state.backlog.remove_leased(place)
+                state.counts.move(job.task, "leased", "succeeded")
+                job = structs.replace(job, attempts=outcome.attempt)
+                state.finish(job, "succeeded", now_ms=now_ms, outcome=outcome, clean=clean)
+            case "failed" | "dead":
+                state.charge(place, outcome, now_ms=now_ms, seed=self._seed)
+            case "returned":
+                state.give_back([(place.object, place.slot, place.slot, outcome.attempt, run[3])])
+            case "cancelled":
+                self._end(place, outcome, now_ms)
+            case _:
+                assert_never(outcome.verdict)
+        return True
+
+    # --------------------------------------------------------------------------------------- cancel, requeue, discard
+
+    def _cancel(self, cancel: Cancel, now_ms: int) -> AnswerBody:
+        state = self._state
+        places = self.locate(cancel.ids)
+        changed: set[int] = set()
+        notices: dict[str, list[int]] = {}
+        for job_id, place in zip(cancel.ids, places, strict=True):
+            if place is None or job_id in state.backlog.dead or job_id in changed:
+                continue
+            if state.backlog.is_waiting(place):
+                source = "delayed" if place.object == INLINE and state.backlog.is_delayed(place.slot) else "ready"
+                state.backlog.remove_waiting(place)
+                state.counts.move(place.job.task, source, "cancelled")
+                state.finish(place.job, "cancelled", now_ms=now_ms)
+            elif cancel.running and (lease := state.lease_of(place)) is not None:
+                lease.release(place.object, place.slot, place.job)
+                notices.setdefault(lease.session, []).append(job_id)
+                self._end(place, None, now_ms)
+                if not lease.standing and not lease.runs:
+                    state.leases.end(lease)
+            else:
+                continue
+            changed.add(job_id)
+        state.outbox.extend((session, Cancelled(ids)) for session, ids in notices.items())
+        return Changed(id_runs(changed), self._unknown(cancel.ids))
+
+    def _end(self, place: Place, outcome: Outcome | None, now_ms: int) -> None:
+        """A leased job that is cancelled."""
+        self._state.backlog.remove_leased(place)
+        self._state.counts.move(place.job.task, "leased", "cancelled")
+        self._state.finish(place.job, "cancelled", now_ms=now_ms, outcome=outcome)
+
+    def _requeue(self, requeue: Requeue, now_ms: int) -> AnswerBody:
+        state = self._state
+        changed = [job_id for job_id in dict.fromkeys(requeue.ids) if job_id in state.backlog.dead]
+        for job_id in changed:
+            job = state.backlog.inline[job_id]
+            state.backlog.forget_inline(job)
+            state.backlog.defer(structs.replace(job, granted=job.attempts, due_ms=now_ms), now_ms)
+            state.counts.move(job.task, "dead", "ready")
+        return Changed(id_runs(changed), self._unknown(requeue.ids))
+
+    def _discard(self, discard: Discard, now_ms: int) -> AnswerBody:
+        state = self._state
+        changed = [job_id for job_id in dict.fromkeys(discard.ids) if job_id in state.backlog.dead]
+        for job_id in changed:
+            job = state.backlog.inline[job_id]
+            state.backlog.forget_inline(job)
+            state.counts.move(job.task, "dead", "discarded")
+            state.finish(job, "dead", now_ms=now_ms)
+        return Changed(id_runs(changed), self._unknown(discard.ids))
+
+    # ------------------------------------------------------------------------------------------------------ look-ups
+
+    def locate(self, ids: Iterable[int]) -> list[Place | None]:
+        """Where these jobs are.
+
+        Raises:
+            NeedsObjectsError: with every key that is missing, not only the first.
+        """
+        places: list[Place | None] = []
+        keys: set[str] = set()
+        for job_id in ids:
+            try:
+                places.append(self._state.backlog.locate(job_id))
+            except NeedsObjectsError as error:
+                keys.update(error.keys)
+        if keys:
+            raise NeedsObjectsError(keys)
+        return places
+
+    def _unknown(self, ids: Iterable[int]) -> list[int]:
+        return sorted({job_id for job_id in ids if not 0 < job_id < self._state.frame.next_id})

@@ -1,0 +1,110 @@
+"""Sessions: what makes an operation that is said again harmless.
+
+    unknown, born after ``forgotten``   a new session, if the number is 1
+    unknown, born before                SessionLost: it may have been applied, and nobody can tell
+    number <= last, answer kept         the same answer again
+    number <= last, answer acked        dropped: the client has it
+    number == last + 1                  applied
+    number > last + 1                   a gap: say it again from last + 1
+
+Rules:
+* A refusal is an answer: it uses its number and is remembered.
+* Sessions do not expire by time. The longest idle one with nothing unanswered and no lease makes room for a new one,
+  and ``forgotten`` rises to its birth.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+import msgspec
+from msgspec import Raw
+
+from osqueue.core.messages import AnswerBody
+from osqueue.core.model import SessionLine
+
+MAX_SESSIONS = 256
+MAX_UNANSWERED = 64
+MAX_BYTES = 16 * 1024
+_LINE_BYTES = 52
+_ANSWER_BYTES = 256
+_ANSWER = msgspec.json.Decoder(AnswerBody)
+
+
+class Session:
+    """One client's operations: the last number applied, and answers that it may not have."""
+
+    def __init__(self, line: SessionLine) -> None:
+        self.id = line.id
+        self.birth = line.birth
+        self.last = line.last
+        self.used = line.used
+        self.answers = {self.last - len(line.answers) + 1 + at: raw for at, raw in enumerate(line.answers)}
+
+    def answer(self, number: int) -> AnswerBody | None:
+        """The answer kept for a number."""
+        raw = self.answers.get(number)
+        return None if raw is None else _ANSWER.decode(raw)
+
+    def remember(self, number: int, body: AnswerBody, version: int) -> None:
+        self.last = number
+        self.used = version
+        self.answers[number] = Raw(msgspec.json.encode(body))
+
+    def acknowledge(self, acked: int) -> None:
+        """The client has its answers up to ``acked``."""
+        for number in [number for number in self.answers if number <= acked]:
+            del self.answers[number]
+
+    def line(self) -> SessionLine:
+        return SessionLine(self.id, self.birth, self.last, self.used, list(self.answers.values()))
+
+    def size(self) -> int:
+        return _LINE_BYTES + sum(len(bytes(raw)) + 1 for raw in self.answers.values())
+
+
+class Sessions:
+    """All sessions. Not thread-safe; owned by the machine."""
+
+    def __init__(self, lines: Iterable[SessionLine], forgotten: int) -> None:
+        self._sessions = {line.id: Session(line) for line in lines}
+        self.forgotten = forgotten
+
+    def get(self, session_id: str) -> Session | None:
+        return self._sessions.get(session_id)
+
+    def is_lost(self, session_id: str, birth: int) -> bool:
+        """Whether a session was forgotten, so that nobody can tell what it did."""
+        return session_id not in self._sessions and birth <= self.forgotten
+
+    def open(self, session_id: str, birth: int, has_lease: Callable[[str], bool]) -> Session | None:
+        """A new session; None if there is no room, since every other one is still owed something."""
+        if len(self._sessions) >= MAX_SESSIONS and not self._forget_one(has_lease):
+            return None
+        session = self._sessions[session_id] = Session(SessionLine(session_id, birth))
+        return session
+
+    def make_room(self, session: Session, has_lease: Callable[[str], bool]) -> bool:
+        """Whether the root has room for one more answer of a session, perhaps after forgetting idle ones."""
+        if len(session.answers) >= MAX_UNANSWERED:
+            return False
+        while sum(other.size() for other in self._sessions.values()) > MAX_BYTES - _ANSWER_BYTES:
+            if not self._forget_one(has_lease, but=session):
+                return False
+        return True
+
+    def _forget_one(self, has_lease: Callable[[str], bool], but: Session | None = None) -> bool:
+        idle = [x for x in self._sessions.values() if not x.answers and x is not but and not has_lease(x.id)]
+        if not idle:
+            return False
+        oldest = min(idle, key=lambda session: (session.used, session.birth))
+        del self._sessions[oldest.id]
+        self.forgotten = max(self.forgotten, oldest.birth)
+        return True
+
+    def close(self, session_id: str) -> None:
+        """The client has said goodbye."""
+        self._sessions.pop(session_id, None)
+
+    def encoded(self) -> bytes:
+        return msgspec.json.encode([session.line() for session in self._sessions.values()])

@@ -1,0 +1,148 @@
+"""The queue's parts under one roof, and the moves of a job that several operations share."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from msgspec import UNSET, Raw, structs
+
+from osqueue.core import codec, policy
+from osqueue.core.backlog import Backlog, Place
+from osqueue.core.counts import TaskCounts
+from osqueue.core.finished import Finished
+from osqueue.core.leases import Lease, Leases
+from osqueue.core.messages import Finished as FinishedNotice
+from osqueue.core.messages import FromBroker, JobError, JobRecord, Outcome
+from osqueue.core.model import INLINE, Frame, Job, Record, Root, RunLine
+from osqueue.core.sessions import Sessions
+from osqueue.core.settings import QueueSettings
+
+
+class QueueState:
+    """Everything durable, taken apart, and what is rebuilt from it. Not thread-safe; owned by the machine.
+
+    Attributes:
+        outbox: messages to sessions, in order; they leave once the batch that made them has landed.
+        changed: whether there is anything to commit.
+        wanted: keys of objects that something waits for.
+    """
+
+    def __init__(self, root: Root, settings: QueueSettings, *, now_ms: int) -> None:
+        self.settings = settings
+        self.frame = Frame(**{name: getattr(root, name) for name in Frame.__struct_fields__})
+        self.backlog = Backlog(root)
+        self.counts = TaskCounts(root.tasks)
+        self.leases = Leases(root.leases, term_ms=round(settings.lease_s * 1000), now_ms=now_ms)
+        self.sessions = Sessions(root.sessions, root.forgotten)
+        self.finished = Finished([bytes(raw) for raw in root.finished])
+        self.watchers: dict[int, str] = {}
+        self.outbox: list[tuple[str, FromBroker]] = []
+        self.wanted: set[str] = set()
+        self.changed = False
+        self._notices: dict[str, list[JobRecord]] = {}
+
+    # -------------------------------------------------------------------------------------------------- a job's end
+
+    def finish(self, job: Job, state: str, *, now_ms: int, outcome: Outcome | None = None, clean: bool = True) -> None:
+        """Write a job's record; ``outcome`` is its last attempt's, ``clean`` whether the result is plain JSON."""
+        result = outcome.result if outcome is not None and state == "succeeded" else None
+        self.finished.add(
+            Record(
+                id=job.id,
+                task=job.task,
+                payload=job.payload,
+                payload_base64=job.payload_base64,
+                state=state,  # type: ignore[arg-type]
+                attempts=job.attempts,
+                errors=job.errors,
+                result=Raw(b"null" if result is None else result) if clean else UNSET,
+                result_base64=UNSET if clean or result is None else result,
+                pushed_at=codec.iso(job.pushed_ms),
+                started_at=codec.iso(outcome.started_ms) if outcome is not None and outcome.started_ms else None,
+                finished_at=codec.iso(outcome.finished_ms if outcome is not None and outcome.finished_ms else now_ms),
+                worker=outcome.worker or None if outcome is not None else None,
+                priority=job.priority or UNSET,
+            )
+        )
+        self.tell_watcher(job, state, result)
+
+    def tell_watcher(self, job: Job, state: str, result: bytes | None = None) -> None:
+        """Tell the session that waits for this job, if any, how it ended."""
+        session = self.watchers.pop(job.id, None)
+        if session is not None:
+            record = JobRecord(
+                id=job.id,
+                task=job.task,
+                state=state,  # type: ignore[arg-type]
+                attempts=job.attempts,
+                errors=job.errors,
+                result=result,
+            )
+            self._notices.setdefault(session, []).append(record)
+
+    def post_notices(self) -> None:
+        """Put what watchers are to be told into the outbox, a message each."""
+        for session, jobs in self._notices.items():
+            self.outbox.append((session, FinishedNotice(jobs)))
+        self._notices.clear()
+
+    # ---------------------------------------------------------------------------------------------- a failed attempt
+
+    def charge(self, place: Place, outcome: Outcome, *, now_ms: int, seed: str) -> None:
+        """A leased job's attempt failed: it leaves its place, whole, for the deferred or the dead."""
+        job = self._charged(place.job, outcome, now_ms)
+        self.backlog.remove_leased(place)
+        if outcome.verdict == "dead" or job.attempts >= policy.attempts_allowed(job, self.settings):
+            self.bury(job)
+            return
+        delay_s = outcome.retry_delay_s
+        if delay_s is None:
+            delay_s = policy.retry_delay_s(job.id, job.attempts, self.settings, seed)
+        job.due_ms = policy.due_ms(now_ms, delay_s)
+        delayed = self.backlog.defer(job, now_ms)
+        self.counts.move(job.task, "leased", "delayed" if delayed else "ready")
+
+    def _charged(self, job: Job, outcome: Outcome, now_ms: int) -> Job:
+        error = outcome.error or JobError("UnknownError")
+        error = structs.replace(
+            error,
+            message=error.message[: policy.MAX_ERROR_CHARS],
+            traceback=error.traceback[-policy.MAX_ERROR_CHARS :],
+            attempt=outcome.attempt,
+            at=codec.iso(outcome.finished_ms or now_ms),
+        )
+        errors = [*job.errors, error][-policy.MAX_ERRORS :]
+        return structs.replace(job, attempts=outcome.attempt, errors=errors)
+
+    def bury(self, job: Job) -> None:
+        """A job that has failed for good."""
+        self.backlog.bury(job)
+        self.counts.move(job.task, "leased", "dead")
+        self.tell_watcher(job, "dead")
+
+    # ------------------------------------------------------------------------------------------------------- leases
+
+    def give_back(self, runs: Iterable[RunLine]) -> None:
+        """Runs that their lease no longer holds are ready again, uncharged."""
+        for task, count in self.backlog.give_back(runs):
+            self.counts.move(task, "leased", "ready", count)
+
+    def lease_of(self, place: Place) -> Lease | None:
+        """Who holds a job."""
+        for lease in self.leases.all():
+            if lease.runs.find(place.object, place.slot):
+                return lease
+        return None
+
+    def state_of(self, place: Place) -> str | None:
+        """A job's state by its place; None for a slot that its job has left."""
+        if place.object == INLINE and place.slot in self.backlog.dead:
+            return "dead"
+        if place.object == INLINE and self.backlog.is_delayed(place.slot):
+            return "delayed"
+        if self.backlog.is_waiting(place):
+            return "ready"
+        lease = self.lease_of(place)
+        if lease is None:
+            return None
+        return "running" if not lease.standing or place.job.id in lease.begun else "ready"

@@ -1,0 +1,549 @@
+"""Examples of the machine's rules, each named by the rule."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from osqueue.core import codec
+from osqueue.core.messages import (
+    Cancelled,
+    Claim,
+    Finished,
+    Granted,
+    Holder,
+    Numbered,
+    Outcome,
+    Push,
+    Reply,
+    SayAgain,
+    WaitIdle,
+)
+from tests.core.queue import LEASE_S, Queue
+
+
+def test_a_pushed_job_is_claimed_completed_and_recorded_once(queue: Queue) -> None:
+    session = queue.session()
+
+    [job_id] = session.push(b'{"a":1}')
+    [job] = session.claim()
+    lost = session.complete(job, b'{"b":2}')
+
+    assert (job_id, job.payload, job.attempt) == (1, b'{"a":1}', 1)
+    assert lost == []
+    [record] = queue.archived()
+    assert (record.id, record.state, record.result, record.attempts) == (1, "succeeded", b'{"b":2}', 1)
+    assert session.stats().succeeded == 1
+
+
+def test_jobs_of_a_lane_go_out_in_push_order(queue: Queue) -> None:
+    session = queue.session()
+    session.push(b"1", b"2")
+    session.push(*[b"%d" % n for n in range(3, 3000)])
+    session.push(b"3000")
+
+    jobs = session.claim(5000, standing=True)
+
+    assert [job.id for job in jobs] == list(range(1, 3001))
+
+
+def test_the_highest_priority_goes_first_then_the_lowest_id_over_all_tasks(queue: Queue) -> None:
+    session = queue.session()
+    session.push(b"1", task="a")
+    session.push(b"2", task="b")
+    session.push(b"3", task="a", priority=5)
+    session.push(b"4", task="a")
+    session.push(b"5", task="c", priority=9)
+
+    jobs = session.claim(10, ("a", "b"), standing=True)
+
+    assert [job.id for job in jobs] == [3, 1, 2, 4]
+
+
+def test_a_parked_claim_is_granted_by_the_push_in_the_same_commit(queue: Queue) -> None:
+    worker, publisher = queue.session("w"), queue.session("p")
+    worker.claim(3, standing=True)
+    version = codec.decode_root(queue.root).version
+
+    publisher.push(b"1", b"2")
+
+    [granted] = worker.received(Granted)
+    assert [job.id for job in granted.jobs] == [1, 2]
+    assert codec.decode_root(queue.root).version == version + 1
+
+
+def test_an_operation_said_again_has_one_effect_and_the_same_answer(queue: Queue) -> None:
+    session = queue.session()
+    first = session.say(Push([b"1"]))
+
+    again = session.say(Push([b"1"]), number=1, acked=0)
+
+    assert again == first
+    assert session.stats().pushed == 1
+
+
+def test_an_operation_said_again_to_the_next_broker_has_one_effect(queue: Queue) -> None:
+    session = queue.session()
+    first = session.say(Push([b"1"]))
+    queue.reopen()
+    session.hello()
+
+    again = session.say(Push([b"1"]), number=1, acked=0)
+
+    assert again == first
+    assert session.stats().pushed == 1
+
+
+def test_a_gap_is_answered_by_say_it_again_and_changes_nothing(queue: Queue) -> None:
+    session = queue.session()
+    session.push(b"1")
+    before = queue.root
+
+    session.say(Push([b"3"]), number=3)
+
+    assert session.received(SayAgain)[-1].number == 2
+    assert queue.root == before
+
+
+def test_a_refusal_is_remembered_and_changes_only_the_sessions_line(queue: Queue) -> None:
+    session = queue.session()
+    session.push(b"1")
+    before = queue.root_values(without_sections=("sessions",))
+
+    refusal = session.say(Push([b"x" * 5_000_000]))
+    again = session.say(Push([b"x" * 5_000_000]), number=2, acked=1)
+
+    assert refusal.code == "payload_too_large"
+    assert again == refusal
+    assert queue.root_values(without_sections=("sessions",)) == before
+
+
+def test_completing_under_a_lost_lease_is_refused_and_changes_nothing(queue: Queue) -> None:
+    one, two = queue.session("one"), queue.session("two")
+    one.push(b"1")
+    [stale] = one.claim()
+    queue.wait(LEASE_S + 1)  # no heartbeat: the lease ends, and a bare claim is charged
+    queue.wait(2)
+    two.claim()
+    before = queue.root_values(without_sections=("sessions",))
+
+    lost = one.complete(stale)
+
+    assert lost == [1]
+    assert queue.root_values(without_sections=("sessions",)) == before
+
+
+def test_completing_twice_is_refused_the_second_time(queue: Queue) -> None:
+    session = queue.session()
+    session.push(b"1")
+    [job] = session.claim(standing=True)
+
+    assert session.complete(job) == []
+    assert session.complete(job) == [1]
+    assert len(queue.archived()) == 1
+
+
+def test_an_outcome_of_an_older_attempt_is_refused_though_the_lease_is_the_same(queue: Queue) -> None:
+    queue = Queue(max_attempts=1)
+    session = queue.session()
+    session.push(b"1")
+    [first] = session.claim(standing=True)
+    session.fail(first)
+    session.requeue(1)
+    [second] = session.claim(standing=True)
+
+    assert second.attempt == 2
+    assert session.complete(first) == [1]
+    assert session.complete(second) == []
+
+
+def test_a_heartbeat_extends_a_lease_by_one_term(queue: Queue) -> None:
+    session = queue.session()
+    session.push(b"1")
+    [job] = session.claim()
+    queue.wait(LEASE_S - 5)
+
+    assert session.heartbeat()
+    queue.wait(LEASE_S - 5)
+
+    assert session.complete(job) == []
+
+
+def test_a_local_supervisors_lease_has_no_deadline(queue: Queue) -> None:
+    session = queue.session()
+    session.hello(holder=Holder("boot", "ns", 1, 1))
+    session.push(b"1")
+    [job] = session.claim(standing=True)
+
+    queue.wait(LEASE_S * 20)
+
+    assert session.complete(job) == []
+
+
+def test_a_broker_that_was_stopped_gives_every_lease_a_full_term(queue: Queue) -> None:
+    session = queue.session()
+    session.push(b"1")
+    [job] = session.claim()
+
+    queue.now_ms += LEASE_S * 3000  # stopped: one late tick
+    queue.commit()
+
+    assert session.complete(job) == []
+
+
+def test_a_failed_attempt_waits_for_its_backoff_and_keeps_its_errors(queue: Queue) -> None:
+    session = queue.session()
+    session.push(b"1")
+    for attempt in (1, 2):
+        [job] = session.claim(standing=True)
+        assert job.attempt == attempt
+        session.fail(job, f"no {attempt}")
+        assert session.stats().delayed == 1
+        assert session.claim(0, standing=True) == []
+        session.inbox.clear()
+        queue.wait(attempt - 0.5)
+        assert session.stats().delayed == 1, "the back-off is 1 s, then 2 s"
+        queue.wait(0.7)
+        assert session.stats().ready == 1
+
+    [job] = session.claim(standing=True)
+    session.complete(job)
+
+    [record] = queue.archived()
+    assert [error.message for error in record.errors] == ["no 1", "no 2"]
+    assert record.attempts == 3
+
+
+def test_a_job_is_dead_after_its_last_attempt_and_requeue_grants_as_many_again(queue: Queue) -> None:
+    queue = Queue(max_attempts=2, retry_backoff_s=0)
+    session = queue.session()
+    session.push(b"1")
+    for _ in range(2):
+        session.fail(session.claim(standing=True)[0])
+    assert session.stats().dead == 1
+    assert queue.archived() == []
+    queue.reopen()
+    session.hello()
+
+    session.requeue(1)
+    attempts = []
+    for _ in range(2):
+        [job] = session.claim(standing=True)
+        attempts.append(job.attempt)
+        session.fail(job)
+
+    assert attempts == [3, 4]
+    assert session.stats().dead == 1
+    [dead] = session.list("dead")
+    assert len(dead.errors) == 4
+
+
+def test_discard_archives_a_dead_job_as_dead(queue: Queue) -> None:
+    queue = Queue(max_attempts=1)
+    session = queue.session()
+    session.push(b"1")
+    session.fail(session.claim()[0])
+
+    answer = session.discard(1, 7)
+
+    assert (answer.ids, answer.unknown) == ([(1, 1)], [7])
+    [record] = queue.archived()
+    assert record.state == "dead"
+    assert session.stats().dead == 0
+
+
+@pytest.mark.parametrize("count", [1, 500])
+def test_a_cancelled_waiting_job_never_goes_out_even_after_a_restart(queue: Queue, count: int) -> None:
+    session = queue.session()
+    session.push(*[b'"%050d"' % n for n in range(count)])
+    victims = [1] if count == 1 else [1, 2, 50, 51, 499, 500]
+
+    answer = session.cancel(*victims)
+    queue.reopen()
+    session.hello()
+    jobs = session.claim(1000, standing=True)
+
+    assert [job_id for first, last in answer.ids for job_id in range(first, last + 1)] == victims
+    assert [job.id for job in jobs] == [n for n in range(1, count + 1) if n not in victims]
+    assert sorted(record.id for record in queue.archived()) == victims
+
+
+def test_cancel_of_a_running_job_tells_its_holder_and_refuses_its_outcome(queue: Queue) -> None:
+    worker, user = queue.session("w"), queue.session("u")
+    user.push(b"1")
+    [job] = worker.claim(standing=True)
+
+    assert user.cancel(1, running=False).ids == []
+    assert user.cancel(1).ids == [(1, 1)]
+
+    assert worker.received(Cancelled)[0].ids == [1]
+    assert worker.complete(job) == [1]
+    [record] = queue.archived()
+    assert record.state == "cancelled"
+
+
+def test_a_watcher_is_told_how_its_jobs_ended(queue: Queue) -> None:
+    queue = Queue(max_attempts=1)
+    user, worker = queue.session("u"), queue.session("w")
+    user.push(b"1", b"2", b"3", watch=True)
+    one, two = worker.claim(2, standing=True)
+    worker.complete(one, b'"ok"')
+    worker.fail(two)
+    user.cancel(3)
+
+    told = {job.id: (job.state, job.result) for message in user.received(Finished) for job in message.jobs}
+
+    assert told == {1: ("succeeded", b'"ok"'), 2: ("dead", None), 3: ("cancelled", None)}
+
+
+def test_after_a_reconnect_a_watcher_learns_what_ended_meanwhile(queue: Queue) -> None:
+    user, worker = queue.session("u"), queue.session("w")
+    user.push(b"1", b"2", watch=True)
+    worker.complete(worker.claim(standing=True)[0], b'"ok"')
+    queue.reopen()
+
+    user.hello(watched=[(1, 2)])
+    worker.hello()
+    worker.complete(worker.claim(standing=True)[0], b'"later"')
+
+    told = {job.id: job.result for message in user.received(Finished) for job in message.jobs}
+    assert told == {1: b'"ok"', 2: b'"later"'}
+
+
+def test_after_a_reconnect_a_holder_is_sent_what_it_lacks_and_told_what_it_lost(queue: Queue) -> None:
+    worker = queue.session("w")
+    worker.push(b"1", b"2", b"3")
+    jobs = worker.claim(3, standing=True)
+    worker.complete(jobs[0])
+    queue.reopen()
+
+    worker.hello(held=[(1, 1), (2, 1)])
+
+    [granted] = worker.received(Granted)
+    assert [job.id for job in granted.jobs] == [3]
+    assert worker.lost() == [1]
+    assert worker.complete(jobs[1]) == []
+
+
+def test_a_lease_that_ends_charges_what_ran_and_gives_back_the_rest(queue: Queue) -> None:
+    worker, other = queue.session("w"), queue.session("o")
+    worker.push(*[b"1"] * 10)
+    worker.claim(10, standing=True)
+
+    queue.retry(lambda: queue.machine.end_lease(worker.lease, [4], queue.now_ms, marks=False))
+    queue.commit()
+    jobs = other.claim(10, standing=True)
+
+    assert [job.id for job in jobs] == [1, 2, 3, 5, 6, 7, 8, 9, 10]
+    assert {job.attempt for job in jobs} == {1}
+    assert other.get(4).attempts == 1
+
+
+def test_where_nothing_is_known_nobody_pays_the_first_time(queue: Queue) -> None:
+    worker = queue.session("w")
+    worker.push(b"1", b"2")
+    worker.claim(2, standing=True)
+    queue.machine.end_lease(worker.lease, [], queue.now_ms, marks=True)
+    queue.commit()
+    queue.reopen()
+    worker.hello()
+
+    again = worker.claim(2, standing=True)
+    queue.retry(lambda: queue.machine.end_lease(worker.lease, [], queue.now_ms, marks=True))
+    queue.commit()
+
+    assert [(job.attempt, job.alone) for job in again] == [(1, True), (1, True)]
+    assert [worker.get(job_id).attempts for job_id in (1, 2)] == [1, 1]
+
+
+def test_goodbye_gives_back_what_a_standing_lease_holds(queue: Queue) -> None:
+    worker, other = queue.session("w"), queue.session("o")
+    worker.push(b"1", b"2")
+    worker.claim(2, standing=True)
+
+    queue.machine.goodbye("w", queue.now_ms)
+    queue.commit()
+
+    assert [(job.id, job.attempt) for job in other.claim(2, standing=True)] == [(1, 1), (2, 1)]
+
+
+def test_a_claim_that_waits_ends_empty_when_its_time_is_over(queue: Queue) -> None:
+    session = queue.session()
+    queue.machine.claim("a", Claim(7, ["default"], wait_s=5), queue.now_ms)
+    queue.commit()
+    assert session.received(Granted) == []
+
+    queue.wait(5)
+
+    assert session.received(Granted) == [Granted(7, 0, [])]
+
+
+def test_waiting_for_idle_is_answered_when_the_last_job_has_ended(queue: Queue) -> None:
+    from osqueue.core.messages import Ask
+
+    session = queue.session()
+    session.push(b"1")
+    session.push(b"2", task="nobody's")
+    queue.machine.ask("a", Ask(9, WaitIdle(["default"])), queue.now_ms)
+    queue.commit()
+    assert session.received(Reply) == []
+
+    session.complete(session.claim(standing=True)[0])
+
+    assert session.received(Reply)[-1].body.succeeded == 1
+
+
+def test_unclean_payloads_come_back_byte_for_byte_after_a_restart(queue: Queue) -> None:
+    session = queue.session()
+    payloads = [
+        b'1},{"id":9,"payload":2',
+        b"NaN",
+        b'"\xed\xa0\x80"',
+        b'"\\ud800"',
+        b"[" * 5000 + b"]" * 5000,
+        b"",
+        b"{\n}",
+        b'"a',
+        b'b"',
+        b"1,2",
+        b" 1",
+        b'{"a":1}',
+    ]
+    session.push(*payloads)
+    queue.reopen()
+    session.hello()
+
+    jobs = session.claim(50, standing=True)
+    for job in jobs:
+        session.complete(job, job.payload)
+
+    assert [job.payload for job in jobs] == payloads
+    assert sorted((r.id, r.payload, r.result) for r in queue.archived()) == [
+        (at + 1, payload, payload) for at, payload in enumerate(payloads)
+    ]
+
+
+def test_the_tail_is_sealed_when_it_is_worth_a_segment_and_leases_follow(queue: Queue) -> None:
+    session = queue.session()
+    session.push(b'"first"', b'"second"')
+    first = session.claim(1, standing=True)[0]
+    session.push(*[b'"%0100d"' % n for n in range(400)])
+    assert any(key.startswith("segments/") for key in queue.store)
+
+    queue.reopen()
+    session.hello(held=[(1, 1)])
+
+    assert session.complete(first) == []
+    assert session.claim(1, standing=True)[0].id == 2
+
+
+def test_a_segment_is_deleted_when_its_last_job_has_left(queue: Queue) -> None:
+    session = queue.session()
+    session.push(*[b'"%0100d"' % n for n in range(400)])
+    for job in session.claim(400, standing=True):
+        session.complete(job)
+
+    assert [key for key in queue.store if key.startswith("segments/")] == []
+    assert len(queue.archived()) == 400
+
+
+def test_a_trickle_of_pushes_does_not_make_a_line_for_each_small_segment(queue: Queue) -> None:
+    session = queue.session()
+
+    for _ in range(200):
+        session.push(*[b'"%01000d"' % n for n in range(30)])
+
+    lines = codec.decode_root(queue.root).segments
+    assert sum(span.count for line in lines for span in line.spans) == 6000 - len(codec.decode_root(queue.root).tail)
+    assert len(lines) < 25
+    assert [job.id for job in session.claim(6000, standing=True)] == list(range(1, 6001))
+
+
+def test_closing_seals_the_archive_and_leaves_no_owner(queue: Queue) -> None:
+    session = queue.session()
+    session.push(b"1")
+    session.complete(session.claim()[0])
+
+    queue.close()
+
+    root = codec.decode_root(queue.root)
+    assert root.owner is None
+    assert root.finished == []
+    assert len([key for key in queue.store if key.startswith("archive/")]) == 1
+
+
+def test_a_damaged_segment_blocks_its_own_jobs_only(queue: Queue) -> None:
+    from osqueue.errors import Corrupt
+
+    session = queue.session()
+    for _ in range(2):
+        session.push(*[b'"%0100d"' % n for n in range(300)])
+    lines = codec.decode_root(queue.root).segments
+    assert len(lines) == 2
+    queue.reopen()
+    session.hello()
+    first = next(key for key in sorted(queue.store) if key.startswith("segments/"))
+    with pytest.raises(Corrupt):
+        queue.machine.load(first, queue.store[first][:-3])
+
+    jobs = session.claim(1000, standing=True)
+
+    assert [job.id for job in jobs] == list(range(301, 601))
+
+
+def test_delayed_jobs_go_out_when_due_and_not_before(queue: Queue) -> None:
+    session = queue.session()
+    session.push(b"1", delay_s=10)
+    session.push(b"2", delay_s=5)
+
+    assert session.claim(2, standing=True) == []
+    queue.wait(4.9)
+    assert session.received(Granted) == []
+    queue.wait(0.3)
+    assert [job.id for m in session.received(Granted) for job in m.jobs] == [2]
+    queue.reopen()
+    session.hello(held=[(2, 1)])
+    session.claim(2, standing=True)
+    queue.wait(5)
+
+    assert [job.id for m in session.received(Granted) for job in m.jobs] == [1]
+
+
+def test_sessions_make_room_for_new_ones_and_a_forgotten_one_is_told(queue: Queue) -> None:
+    first = queue.session("first")
+    first.push(b"1")
+    for n in range(260):
+        queue.session(f"s{n}").push(b"1")
+        queue.sessions[f"s{n}"].say(Push([]), acked=1)
+        queue.machine.numbered(f"s{n}", queue.sessions[f"s{n}"].birth, Numbered(2, 2, Push([])), queue.now_ms)
+    first.say(Push([b"2"]), acked=1)
+    queue.machine.numbered("first", first.birth, Numbered(2, 2, Push([])), queue.now_ms)
+
+    refused = queue.sessions["s0"].say(Push([b"2"]))
+
+    assert len(codec.decode_root(queue.root).sessions) <= 256
+    assert refused.code == "session_lost"
+
+
+def test_outcomes_from_another_session_are_refused(queue: Queue) -> None:
+    one, two = queue.session("one"), queue.session("two")
+    one.push(b"1")
+    [job] = one.claim()
+
+    assert two.complete(job, lease=one.lease) == [1]
+
+
+def _outcome(job: Any, verdict: Any) -> Outcome:
+    return Outcome(job.id, job.attempt, verdict)
+
+
+def test_jobs_given_back_go_out_again_uncharged_before_new_ones(queue: Queue) -> None:
+    session = queue.session()
+    session.push(*[b"1"] * 5)
+    jobs = session.claim(3, standing=True)
+    session.report(_outcome(jobs[1], "returned"))
+
+    again = session.claim(2, standing=True)
+
+    assert [(job.id, job.attempt) for job in again] == [(2, 1), (4, 1)]

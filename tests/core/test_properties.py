@@ -1,0 +1,248 @@
+"""Properties that hold for any sequence of operations, restarts and losses of memory included."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from typing import Any
+
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+
+from osqueue.core import codec
+from osqueue.core.machine import QueueMachine
+from osqueue.core.messages import Handout, JobError, Outcome, Push
+from osqueue.core.model import INLINE
+from tests.core.queue import Queue, Session
+
+TASKS = ("default", "other")
+ROOT_BYTES = 128 * 1024
+UNBUDGETED = ("segments", "deferred", "dead")
+"""Sections that may pass their budgets until they spill."""
+
+sizes = st.sampled_from([1, 10, 100, 2000, 30_000])
+
+
+class AnySequence(RuleBasedStateMachine):
+    """Two workers and a publisher do anything in any order."""
+
+    @initialize()
+    def open(self) -> None:
+        self.queue = Queue(max_attempts=2, retry_backoff_s=1.0)
+        self.publisher = self.queue.session("publisher")
+        self.workers = [self.queue.session("one"), self.queue.session("two")]
+        self.held: dict[str, list[Handout]] = {"one": [], "two": []}
+        self.accepted: set[int] = set()
+        self.final: dict[int, str] = {}
+        self.first_handed_out: dict[tuple[str, int], int] = {}
+
+    # ------------------------------------------------------------------------------------------------------- what may happen
+
+    @rule(count=st.sampled_from([1, 3, 40, 700]), size=sizes, task=st.sampled_from(TASKS),
+          priority=st.integers(-1, 1), delay=st.sampled_from([0, 0, 0, 2, 20]))  # fmt: skip
+    def push(self, count: int, size: int, task: str, priority: int, delay: float) -> None:
+        count = min(count, max(1, 200_000 // size))
+        ids = self.publisher.push(*[b'"%b"' % (b"x" * size)] * count, task=task, priority=priority, delay_s=delay)
+        assert not self.accepted & set(ids)
+        self.accepted |= set(ids)
+
+    @rule(who=st.integers(0, 1), jobs=st.sampled_from([1, 5, 500]), tasks=st.sampled_from([TASKS, TASKS[:1]]))
+    def claim(self, who: int, jobs: int, tasks: tuple[str, ...]) -> None:
+        worker = self.workers[who]
+        self._got(worker, worker.claim(jobs, tasks, standing=True))
+
+    def _got(self, worker: Session, jobs: list[Handout]) -> None:
+        everywhere = {job.id for jobs_ in self.held.values() for job in jobs_}
+        for job in jobs:
+            assert job.id not in everywhere, "handed out twice"
+            assert job.id not in self.final, "handed out after its end"
+        self.held[worker.name].extend(jobs)
+
+    def _collect(self) -> None:
+        """Standing claims are granted whenever there is a job: take what came."""
+        from osqueue.core.messages import Cancelled, Granted
+
+        for worker in self.workers:
+            for message in worker.received(Granted):
+                self._got(worker, message.jobs)
+            for message in worker.received(Cancelled):
+                gone = set(message.ids)
+                self.held[worker.name] = [job for job in self.held[worker.name] if job.id not in gone]
+            worker.inbox = [m for m in worker.inbox if not isinstance(m, (Granted, Cancelled))]
+
+    @rule(who=st.integers(0, 1), data=st.data(), verdict=st.sampled_from(["succeeded", "failed", "dead", "returned"]))
+    def report(self, who: int, data: Any, verdict: Any) -> None:
+        self._collect()
+        worker = self.workers[who]
+        held = self.held[worker.name]
+        if not held:
+            return
+        start = data.draw(st.integers(0, len(held) - 1))
+        chosen = held[start : start + data.draw(st.sampled_from([1, 7, 300]))]
+        error = JobError("ValueError", "no")
+        reported = worker.report(*[Outcome(job.id, job.attempt, verdict, 1, 2, b"1", error) for job in chosen])
+        assert reported.lost == []
+        del held[start : start + len(chosen)]
+        if verdict == "succeeded":
+            self.final.update((job.id, "succeeded") for job in chosen)
+        self._collect()
+        again = worker.report(*[Outcome(job.id, job.attempt, "succeeded") for job in chosen])
+        taken_back = {job.id for job in chosen} & {job.id for jobs in self.held.values() for job in jobs}
+        assert set(again.lost) >= {job.id for job in chosen} - taken_back, "a completion is accepted once"
+        for job_id in {job.id for job in chosen} - set(again.lost):
+            self.final[job_id] = "succeeded"
+            self.held[worker.name] = [job for job in self.held[worker.name] if job.id != job_id]
+
+    @rule(data=st.data(), running=st.booleans(), count=st.sampled_from([1, 50]))
+    def cancel(self, data: Any, running: bool, count: int) -> None:
+        if not self.accepted:
+            return
+        first = data.draw(st.integers(1, max(self.accepted)))
+        ids = list(range(first, first + 2 * count, 2))
+        answer = self.publisher.cancel(*ids, running=running)
+        changed = {job_id for a, b in answer.ids for job_id in range(a, b + 1)}
+        assert not changed & set(self.final)
+        self.final.update(dict.fromkeys(changed, "cancelled"))
+        self._collect()
+
+    @rule(requeue=st.booleans())
+    def tend_the_dead(self, requeue: bool) -> None:
+        ids = [job.id for job in self.publisher.list("dead")][::2]
+        (self.publisher.requeue if requeue else self.publisher.discard)(*ids)
+        if not requeue:
+            self.final.update(dict.fromkeys(ids, "dead"))
+
+    @rule(seconds=st.sampled_from([0.5, 3.0, 25.0]))
+    def wait(self, seconds: float) -> None:
+        self.queue.wait(seconds)
+
+    @rule()
+    def say_again(self) -> None:
+        first = self.publisher.say(Push([b"1"]))
+        self.accepted.add(first.ids[0][0])
+        before = self.queue.root_values(without_sections=("sessions",))
+        assert self.publisher.say(Push([b"1"]), number=self.publisher.number, acked=0) == first
+        assert self.queue.root_values(without_sections=("sessions",)) == before, "twice is once"
+
+    @rule()
+    def refuse(self) -> None:
+        before = self.queue.root_values(without_sections=("sessions",))
+        assert self.publisher.say(Push([b"1"], priority=5000)).code == "rejected"
+        assert self.queue.root_values(without_sections=("sessions",)) == before, "a refusal changes nothing else"
+
+    @rule()
+    def forget_segments(self) -> None:
+        self.queue.unload()
+
+    @rule()
+    def reopen(self) -> None:
+        self._collect()
+        self.queue.reopen()
+        self.publisher.hello()
+        for worker in self.workers:
+            worker.hello(held=[(job.id, job.attempt) for job in self.held[worker.name]])
+            assert worker.lost() == [], "a restart takes nothing from a holder"
+            self._collect()
+
+    @rule(who=st.integers(0, 1), known=st.booleans(), data=st.data())
+    def lose_a_holder(self, who: int, known: bool, data: Any) -> None:
+        self._collect()
+        worker = self.workers[who]
+        held = self.held[worker.name]
+        if not held:
+            return
+        ran = {data.draw(st.sampled_from(held)).id} if known else set()
+        machine, now = self.queue.machine, self.queue.now_ms
+        attempts = {job.id: self.publisher.get(job.id).attempts for job in held[:20]}
+        self.queue.retry(lambda: machine.end_lease(worker.lease, ran, now, marks=not known))
+        machine.disconnected(worker.name)
+        charged = {job.id for job in held if job.alone} if not known else ran
+        self.held[worker.name] = []
+        self.queue.commit()
+        for job_id, before in attempts.items():
+            assert self.publisher.get(job_id).attempts == before + (job_id in charged)
+        self._collect()
+
+    # ------------------------------------------------------------------------------------------------------- what must hold
+
+    @invariant()
+    def each_job_is_in_one_place(self) -> None:
+        self._collect()
+        records = Counter(record.id for record in self.queue.archived())
+        assert all(count == 1 for count in records.values()), "one record each"
+        state = self.queue.machine.state
+        live = self._live()
+        assert not live.keys() & records.keys()
+        assert live.keys() | records.keys() == self.accepted
+        assert records.keys() == self.final.keys()
+        by_state = Counter(live.values())
+        counts = [task for _, task in state.counts.items()]
+        assert by_state["ready"] == sum(c.ready for c in counts)
+        assert by_state["delayed"] == sum(c.delayed for c in counts)
+        assert by_state["leased"] == sum(c.leased for c in counts)
+        assert by_state["dead"] == sum(c.dead for c in counts)
+
+    def _live(self) -> dict[int, str]:
+        state = self.queue.machine.state
+        live: dict[int, str] = {}
+        places = [(INLINE, job_id, job) for job_id, job in state.backlog.inline.items()]
+        for segment in state.backlog.segments.values():
+            jobs = segment.jobs or codec.decode_segment(
+                self.queue.store[segment.key], expected_digest=segment.line.digest, key=segment.key
+            )
+            places += [(segment.number, slot, job) for slot, job in enumerate(jobs)]
+        leased = state.leases.held()
+        for object_, slot, job in places:
+            where = self._where(object_, slot, job, leased)
+            if where is not None:
+                assert job.id not in live, "in two places"
+                live[job.id] = where
+        return live
+
+    def _where(self, object_: int, slot: int, job: Any, leased: Any) -> str | None:
+        from osqueue.core.backlog import Place
+
+        backlog = self.queue.machine.state.backlog
+        if object_ == INLINE and slot in backlog.dead:
+            return "dead"
+        if leased.find(object_, slot):
+            return "leased"
+        if object_ == INLINE and backlog.is_delayed(slot):
+            return "delayed"
+        return "ready" if backlog.is_waiting(Place(object_, slot, job)) else None
+
+    @invariant()
+    def holders_hold_what_they_were_given(self) -> None:
+        leased = self.queue.machine.state.leases.held()
+        assert leased.slots == sum(len(jobs) for jobs in self.held.values())
+
+    @invariant()
+    def the_root_is_within_its_budget(self) -> None:
+        values = self.queue.root_values()
+        spill = sum(len(values[name]) - 20_000 for name in UNBUDGETED if len(values[name]) > 20_000)  # type: ignore[arg-type]
+        assert len(self.queue.root) - spill <= ROOT_BYTES
+
+    @invariant()
+    def every_named_object_exists_and_no_other(self) -> None:
+        named = {segment.key for segment in self.queue.machine.state.backlog.segments.values()}
+        assert {key for key in self.queue.store if key.startswith("segments/")} == named
+
+    @precondition(lambda self: not self.queue.machine.changed)
+    @invariant()
+    def opening_from_bytes_gives_the_same_queue(self) -> None:
+        opened = QueueMachine(codec.decode_root(self.queue.root), self.queue.settings, now_ms=self.queue.now_ms)
+        again = opened.plan(now_ms=self.queue.now_ms, nonce="")
+        assert again.objects == {}
+        from osqueue.core.commit import without
+
+        assert without(again.root, "trash") == without(self.queue.root, "trash")
+
+
+AnySequence.TestCase.settings = settings(
+    max_examples=int(os.environ.get("OSQUEUE_EXAMPLES", "30")),
+    stateful_step_count=30,
+    deadline=None,
+    suppress_health_check=list(HealthCheck),
+)
+TestAnySequence = AnySequence.TestCase
