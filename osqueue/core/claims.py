@@ -217,13 +217,13 @@ class Claims:
         return [p for p in found if p is not None and lease.runs.find(p.object, p.slot)]
 
     def _places(self, runs: Iterable[RunLine]) -> list[Place]:
-        """The jobs of some runs.
+        """The jobs of some runs; those in damaged segments are left out, since nobody can say what they are.
 
         Raises:
             NeedsObjectsError: with every key that is missing.
         """
         backlog = self._state.backlog
-        runs = list(runs)
+        runs = [run for run in runs if run[0] == INLINE or not backlog.segments[run[0]].damaged]
         keys = {s.key for run in runs if run[0] != INLINE and (s := backlog.segments[run[0]]).jobs is None}
         if keys:
             raise NeedsObjectsError(keys)

@@ -143,6 +143,16 @@ def _corrupt(key: str, why: str) -> Corrupt:
 # --------------------------------------------------------------------------------------------- segments and the archive
 
 
+def check_digest(data: bytes, expected: str, *, key: str) -> None:
+    """Compare an object's bytes with the digest by which it is named.
+
+    Raises:
+        Corrupt: they differ.
+    """
+    if digest(data) != expected:
+        raise _corrupt(key, "its digest does not match its bytes")
+
+
 def encode_segment(number: int, epoch: int, jobs: list[Job]) -> bytes:
     """A segment's bytes, one job a line."""
     head = b'{"format":%d,"number":%d,"epoch":%d,"jobs":[\n' % (FORMAT, number, epoch)
@@ -155,8 +165,7 @@ def decode_segment(data: bytes, *, expected_digest: str, key: str) -> list[Job]:
     Raises:
         Corrupt: the digest or the format does not match.
     """
-    if digest(data) != expected_digest:
-        raise _corrupt(key, "its digest does not match its bytes")
+    check_digest(data, expected_digest, key=key)
     _check_format(data, key)
     try:
         return _segment_decoder.decode(data).jobs

@@ -47,6 +47,7 @@ from osqueue.core.segment import Segment
 from osqueue.core.sessions import Session
 from osqueue.core.settings import QueueSettings
 from osqueue.core.state import QueueState
+from osqueue.errors import Corrupt
 
 LATE_TICK = 0.5
 """Parts of a term: after a longer silence of the broker itself, leases get a full term again."""
@@ -87,6 +88,7 @@ class QueueMachine:
         while len(log) > TAKEOVERS and log[0].epoch < frame.swept:
             log.pop(0)
         frame.takeovers = log
+        self._wake(now_ms)
         return self._planner.plan(now_ms=now_ms, nonce=nonce, creates=False)
 
     def swept(self, epoch: int) -> None:
@@ -176,10 +178,16 @@ class QueueMachine:
     def _apply(self, session: Session, message: Numbered, now_ms: int) -> None:
         if not self.state.sessions.make_room(session, self._has_lease):
             raise BusyError
-        body = self._operations.apply(session.id, message.operation, now_ms)
+        body = self._operate(session, message, now_ms)
         session.remember(message.number, body, self.state.frame.version + 1)
         self.state.changed = True
         self._answer(session.id, message.number, body)
+
+    def _operate(self, session: Session, message: Numbered, now_ms: int) -> AnswerBody:
+        try:
+            return self._operations.apply(session.id, message.operation, now_ms)
+        except Corrupt as error:
+            return Refused("corrupt", str(error))
 
     def _answer(self, session_id: str, number: int, body: AnswerBody) -> None:
         self.state.outbox.append((session_id, Answer(number, body)))
@@ -232,12 +240,16 @@ class QueueMachine:
         if now_ms - self._last_tick_ms > self._term_ms * LATE_TICK:
             state.leases.extend_all(now_ms)
         self._last_tick_ms = now_ms
-        for job in state.backlog.wake(now_ms):
-            state.counts.move(job.task, "delayed", "ready")
+        self._wake(now_ms)
         self._claims.expire(now_ms)
         self._claims.grant(now_ms)
         state.post_notices()
         self._end_idle_waits(now_ms)
+
+    def _wake(self, now_ms: int) -> None:
+        """What is due by the time that the root will state must be ready in it."""
+        for job in self.state.backlog.wake(now_ms):
+            self.state.counts.move(job.task, "delayed", "ready")
 
     def _end_idle_waits(self, now_ms: int) -> None:
         for wait in list(self._idle_waits):
@@ -262,13 +274,20 @@ class QueueMachine:
         """Whether there is anything to commit."""
         return self.state.changed
 
+    @property
+    def weight_bytes(self) -> int:
+        """How much the next commit would write into objects, roughly."""
+        return self.state.backlog.tail_bytes + self.state.finished.size
+
     def plan(self, *, now_ms: int, nonce: str) -> Commit:
         """Everything applied so far, as one commit."""
+        self._wake(now_ms)
         return self._planner.plan(now_ms=now_ms, nonce=nonce)
 
     def close(self, *, now_ms: int, nonce: str) -> Commit:
         """The last commit of a broker: the archive is sealed, the queue has no owner."""
         self.state.frame.owner = None
+        self._wake(now_ms)
         return self._planner.plan(now_ms=now_ms, nonce=nonce, closing=True)
 
     def landed(self, commit: Commit, now_ms: int) -> None:

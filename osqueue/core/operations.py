@@ -122,6 +122,8 @@ class Operations:
             if len(payload) > limit_bytes:
                 why = "the payload is larger than max_payload; store it elsewhere and push a reference"
                 return Refused("payload_too_large", f"{why} bytes={len(payload)} max_payload={limit_bytes}")
+        if not state.has_room:
+            return Refused("queue_full", "the disk is nearly full; completions still fit, new jobs do not")
         if not state.counts.can_add(push.task):
             return Refused("queue_full", "too many tasks have had jobs in this queue limit=4 KiB of names")
         if not state.backlog.can_add_lane(push.priority, push.task):

@@ -90,6 +90,8 @@ class Queries:
     def _leased_places(self, lease: Lease) -> Iterator[Place]:
         backlog = self._state.backlog
         for object_, first, last, _, _ in lease.runs:
+            if object_ != INLINE and backlog.segments[object_].damaged:
+                continue
             for slot in range(first, last + 1):
                 job = backlog.inline[slot] if object_ == INLINE else backlog.segments[object_].loaded()[slot]
                 yield Place(object_, slot, job)

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 
 from osqueue.core.model import Job, SegmentLine, Span
 from osqueue.core.objects import segment_key
+from osqueue.errors import Corrupt
 
 MAX_JOBS = 10_000
 MAX_BYTES = 4 * 1024 * 1024
@@ -52,7 +53,12 @@ class Segment:
 
         Raises:
             NeedsObjectsError: they are not in memory.
+            Corrupt: the object is damaged or missing.
         """
+        if self.damaged:
+            error = Corrupt(f"a segment is damaged or missing; see `osqueue verify` key={self.key}")
+            error.key = self.key
+            raise error
         if self.jobs is None:
             raise NeedsObjectsError([self.key])
         return self.jobs

@@ -25,6 +25,7 @@ class QueueState:
         outbox: messages to sessions, in order; they leave once the batch that made them has landed.
         changed: whether there is anything to commit.
         wanted: keys of objects that something waits for.
+        has_room: False while the store is nearly full, so that pushes are refused.
     """
 
     def __init__(self, root: Root, settings: QueueSettings, *, now_ms: int) -> None:
@@ -39,6 +40,7 @@ class QueueState:
         self.outbox: list[tuple[str, FromBroker]] = []
         self.wanted: set[str] = set()
         self.changed = False
+        self.has_room = True
         self._notices: dict[str, list[JobRecord]] = {}
 
     # -------------------------------------------------------------------------------------------------- a job's end

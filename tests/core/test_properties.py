@@ -12,7 +12,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from osqueue.core import codec
 from osqueue.core.machine import QueueMachine
-from osqueue.core.messages import Handout, JobError, Outcome, Push
+from osqueue.core.messages import Handout, Holder, JobError, Outcome, Push
 from osqueue.core.model import INLINE
 from tests.core.queue import Queue, Session
 
@@ -20,6 +20,9 @@ TASKS = ("default", "other")
 ROOT_BYTES = 128 * 1024
 UNBUDGETED = ("segments", "deferred", "dead")
 """Sections that may pass their budgets until they spill."""
+
+LOCAL = Holder("boot", "namespace", 1, 1)
+"""Workers are local supervisors, whose leases have no term."""
 
 sizes = st.sampled_from([1, 10, 100, 2000, 30_000])
 
@@ -32,6 +35,8 @@ class AnySequence(RuleBasedStateMachine):
         self.queue = Queue(max_attempts=2, retry_backoff_s=1.0)
         self.publisher = self.queue.session("publisher")
         self.workers = [self.queue.session("one"), self.queue.session("two")]
+        for worker in self.workers:
+            worker.hello(holder=LOCAL)
         self.held: dict[str, list[Handout]] = {"one": [], "two": []}
         self.accepted: set[int] = set()
         self.final: dict[int, str] = {}
@@ -127,6 +132,7 @@ class AnySequence(RuleBasedStateMachine):
 
     @rule()
     def refuse(self) -> None:
+        self.publisher.say(Push([]))
         before = self.queue.root_values(without_sections=("sessions",))
         assert self.publisher.say(Push([b"1"], priority=5000)).code == "rejected"
         assert self.queue.root_values(without_sections=("sessions",)) == before, "a refusal changes nothing else"
@@ -141,7 +147,7 @@ class AnySequence(RuleBasedStateMachine):
         self.queue.reopen()
         self.publisher.hello()
         for worker in self.workers:
-            worker.hello(held=[(job.id, job.attempt) for job in self.held[worker.name]])
+            worker.hello(held=[(job.id, job.attempt) for job in self.held[worker.name]], holder=LOCAL)
             assert worker.lost() == [], "a restart takes nothing from a holder"
             self._collect()
 
@@ -157,6 +163,7 @@ class AnySequence(RuleBasedStateMachine):
         attempts = {job.id: self.publisher.get(job.id).attempts for job in held[:20]}
         self.queue.retry(lambda: machine.end_lease(worker.lease, ran, now, marks=not known))
         machine.disconnected(worker.name)
+        worker.hello(holder=LOCAL)
         charged = {job.id for job in held if job.alone} if not known else ran
         self.held[worker.name] = []
         self.queue.commit()
@@ -231,8 +238,9 @@ class AnySequence(RuleBasedStateMachine):
     @precondition(lambda self: not self.queue.machine.changed)
     @invariant()
     def opening_from_bytes_gives_the_same_queue(self) -> None:
-        opened = QueueMachine(codec.decode_root(self.queue.root), self.queue.settings, now_ms=self.queue.now_ms)
-        again = opened.plan(now_ms=self.queue.now_ms, nonce="")
+        root = codec.decode_root(self.queue.root)
+        opened = QueueMachine(root, self.queue.settings, now_ms=root.now_ms)
+        again = opened.plan(now_ms=root.now_ms, nonce="")
         assert again.objects == {}
         from osqueue.core.commit import without
 

@@ -1,0 +1,376 @@
+"""The commit loop, without I/O: events in, effects out.
+
+    received ──▶ waiting ──apply──▶ open batch ──plan──▶ Create ──created──▶ Swap ──landed──▶ let out ──▶ Delete
+                    ▲                                                            │
+                    └── set aside while objects are read (Load ──loaded)         └── the next batch is applied meanwhile
+
+Rules:
+* One commit is in flight; at most one batch is applied ahead of it. An applied batch is never dropped or changed.
+* Nothing leaves before the last batch applied before it has landed (`gate`).
+* A message that needs an object is set aside with those behind it on its connection; other connections go on.
+* Objects are created before the swap that names them, and deleted after the swap that drops them.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable
+from typing import NamedTuple, assert_never
+
+from msgspec import structs
+
+from osqueue.broker.gate import Batch, Leaving, Lookup, Send
+from osqueue.core.commit import Commit
+from osqueue.core.machine import BusyError, QueueMachine
+from osqueue.core.messages import (
+    Ask,
+    Claim,
+    Finished,
+    Goodbye,
+    Heartbeat,
+    Hello,
+    History,
+    JobRecord,
+    Numbered,
+    Page,
+    Refused,
+    Reply,
+    ToBroker,
+)
+from osqueue.core.model import Frame
+from osqueue.core.queries import Elsewhere
+from osqueue.core.segment import NeedsObjectsError
+from osqueue.errors import Corrupt
+
+EARLY_BYTES = 512 * 1024
+"""A batch this large is planned while the one before it is in flight, so that its objects go up meanwhile."""
+LINGER_MS = 20
+LINGER_BYTES = 1024 * 1024
+FAST_BYTES_PER_S = 4 * 1024 * 1024
+
+
+class Create(NamedTuple):
+    """Make a commit's objects; then call `CommitLoop.created`."""
+
+    commit: Commit
+
+
+class Swap(NamedTuple):
+    """Replace the root; then call `CommitLoop.landed`."""
+
+    commit: Commit
+
+
+class Load(NamedTuple):
+    """Read objects; then call `CommitLoop.loaded` or `CommitLoop.not_loaded` for each."""
+
+    keys: list[str]
+
+
+class Delete(NamedTuple):
+    """Delete objects that nobody needs; then call `CommitLoop.deleted`."""
+
+    keys: list[str]
+
+
+class CloseConnection(NamedTuple):
+    """Another connection serves the session now, or this one does not keep the rules."""
+
+    connection: int
+
+
+Effect = Create | Swap | Load | Delete | CloseConnection | Leaving
+
+
+class Connection:
+    """A client's connection, and its messages that have not been applied, in order."""
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+        self.session = ""
+        self.birth = 0
+        self.waiting: deque[ToBroker] = deque()
+        self.lacks: set[str] = set()
+        """Objects that its first message needs."""
+
+
+class CommitLoop:
+    """Group commit around one machine. Not thread-safe.
+
+    Args:
+        machine: the queue, just taken over.
+        frame: the root's frame as it stands in the store.
+        nonce: makes a random text for each commit.
+    """
+
+    def __init__(self, machine: QueueMachine, frame: Frame, nonce: Callable[[], str]) -> None:
+        self.machine = machine
+        self.landed_frame = frame
+        self._nonce = nonce
+        self._effects: list[Effect] = []
+        self._connections: dict[int, Connection] = {}
+        self._by_session: dict[str, Connection] = {}
+        self._chores: deque[Callable[[int], None]] = deque()
+        self._loading: set[str] = set()
+        self._leaving: list[Leaving] = []
+        self._flying: Batch | None = None
+        self._ahead: Batch | None = None
+        self._closing = False
+        self._planned_ms = 0
+        self._fast = False
+
+    # --------------------------------------------------------------------------------------------------------- events
+
+    def connected(self, connection: int) -> None:
+        """A client has connected; its first message must be its hello."""
+        self._connections[connection] = Connection(connection)
+
+    def received(self, connection: int, message: ToBroker) -> None:
+        """A message has come in; `turn` applies it."""
+        if (entry := self._connections.get(connection)) is not None:
+            entry.waiting.append(message)
+
+    def disconnected(self, connection: int) -> None:
+        """A connection has ended; what it had said and was not applied is forgotten."""
+        entry = self._connections.pop(connection, None)
+        if entry is not None and self._by_session.get(entry.session) is entry:
+            del self._by_session[entry.session]
+            self.machine.disconnected(entry.session)
+
+    def lease_ended(self, number: int, charged: Iterable[int] | None, *, marks: bool) -> None:
+        """The holder of a lease is gone for certain; see `QueueMachine.end_lease`."""
+        ids = None if charged is None else list(charged)
+        self._chores.append(lambda now_ms: self.machine.end_lease(number, ids, now_ms, marks=marks))
+
+    def created(self, commit: Commit) -> None:
+        """A commit's objects are durable."""
+        for batch in (self._flying, self._ahead):
+            if batch is not None and batch.commit is commit:
+                batch.created = True
+        if self._flying is not None and self._flying.commit is commit:
+            self._effects.append(Swap(commit))
+
+    def landed(self, commit: Commit, now_ms: int) -> None:
+        """A commit's root is durable: what it held back leaves."""
+        batch = self._flying
+        assert batch is not None and batch.commit is commit, "one commit is in flight"
+        self._flying = None
+        self.landed_frame = batch.frame
+        self.machine.landed(commit, now_ms)
+        self._effects.extend(batch.leaving)
+        if commit.trash:
+            self._effects.append(Delete(commit.trash))
+        if self._ahead is not None:
+            ahead, self._ahead = self._ahead, None
+            self._fly(ahead)
+
+    def loaded(self, key: str, data: bytes) -> None:
+        """An object has been read.
+
+        Raises:
+            Corrupt: it is damaged: its own jobs are blocked, the others go on.
+        """
+        self._arrived(key)
+        self.machine.load(key, data)
+
+    def not_loaded(self, key: str) -> bool:
+        """An object is not there; says whether that is damage."""
+        self._arrived(key)
+        return self.machine.missing(key)
+
+    def _arrived(self, key: str) -> None:
+        self._loading.discard(key)
+        for connection in self._connections.values():
+            connection.lacks.discard(key)
+
+    def deleted(self, keys: Iterable[str]) -> None:
+        """Objects of the trash are gone."""
+        self.machine.deleted(keys)
+
+    def close(self) -> None:
+        """Apply nothing more; land what is applied, then one last commit with the archive sealed and no owner."""
+        self._closing = True
+        for connection in self._connections.values():
+            connection.waiting.clear()
+
+    @property
+    def closed(self) -> bool:
+        """Whether the last commit has landed."""
+        return self._closing and self._flying is None and self._ahead is None and self.machine.state.frame.owner is None
+
+    # ---------------------------------------------------------------------------------------------------------- turns
+
+    def turn(self, now_ms: int) -> list[Effect]:
+        """Apply what can be applied, commit what can be committed; returns what is to be done, in order."""
+        if self._ahead is None:
+            self._apply_all(now_ms)
+            self.machine.settle(now_ms)
+            self._collect()
+            self._commit(now_ms)
+        if wanted := self.machine.take_wanted() - self._loading:
+            self._loading |= wanted
+            self._effects.append(Load(sorted(wanted)))
+        effects, self._effects = self._effects, []
+        return effects
+
+    def next_alarm_ms(self) -> int | None:
+        """When `turn` must be called, if nothing happens before."""
+        alarm = self.machine.next_alarm_ms()
+        if self._flying is None and self._fast and self._has_work():
+            linger = self._planned_ms + LINGER_MS
+            alarm = linger if alarm is None else min(alarm, linger)
+        return alarm
+
+    def _has_work(self) -> bool:
+        return self.machine.changed or bool(self._leaving)
+
+    def _commit(self, now_ms: int) -> None:
+        if self._flying is not None:
+            if self.machine.changed and self.machine.weight_bytes > EARLY_BYTES:
+                self._ahead = self._plan(now_ms)
+                self._create(self._ahead)
+            return
+        if self._closing:
+            self._commit_last(now_ms)
+        elif self.machine.changed:
+            if not self._lingers(now_ms):
+                batch = self._plan(now_ms)
+                self._create(batch)
+                self._fly(batch)
+        elif self._leaving:
+            self._effects.extend(self._leaving)
+            self._leaving = []
+
+    def _commit_last(self, now_ms: int) -> None:
+        if self.machine.state.frame.owner is None:
+            return
+        commit = self.machine.close(now_ms=now_ms, nonce=self._nonce())
+        batch = self._batch(commit)
+        self._create(batch)
+        self._fly(batch)
+
+    def _lingers(self, now_ms: int) -> bool:
+        """While records come fast, a commit waits a little, so that archive objects are large and few."""
+        held_ms = now_ms - self._planned_ms
+        return self._fast and held_ms < LINGER_MS and self.machine.weight_bytes < LINGER_BYTES
+
+    def _plan(self, now_ms: int) -> Batch:
+        commit = self.machine.plan(now_ms=now_ms, nonce=self._nonce())
+        since_ms = max(1, now_ms - self._planned_ms)
+        archived = sum(len(data) for key, data in commit.objects.items() if key.startswith("archive/"))
+        self._fast = archived * 1000 > FAST_BYTES_PER_S * since_ms
+        self._planned_ms = now_ms
+        return self._batch(commit)
+
+    def _batch(self, commit: Commit) -> Batch:
+        leaving, self._leaving = self._leaving, []
+        return Batch(commit, leaving, structs.replace(self.machine.state.frame))
+
+    def _create(self, batch: Batch) -> None:
+        if not batch.created:
+            self._effects.append(Create(batch.commit))
+
+    def _fly(self, batch: Batch) -> None:
+        self._flying = batch
+        if batch.created:
+            self._effects.append(Swap(batch.commit))
+
+    # ------------------------------------------------------------------------------------------------------- applying
+
+    def _apply_all(self, now_ms: int) -> None:
+        for _ in range(len(self._chores)):
+            chore = self._chores.popleft()
+            try:
+                chore(now_ms)
+            except NeedsObjectsError as error:
+                self._chores.append(chore)
+                self.machine.state.wanted.update(error.keys)
+        for connection in list(self._connections.values()):
+            self._apply_waiting(connection, now_ms)
+
+    def _apply_waiting(self, connection: Connection, now_ms: int) -> None:
+        while connection.waiting and not connection.lacks and not self._closing:
+            try:
+                self._apply(connection, connection.waiting[0], now_ms)
+            except NeedsObjectsError as error:
+                connection.lacks = set(error.keys)
+                self.machine.state.wanted.update(error.keys)
+                return
+            except BusyError:
+                return
+            if connection.waiting:
+                connection.waiting.popleft()
+            self._collect()
+
+    def _apply(self, connection: Connection, message: ToBroker, now_ms: int) -> None:
+        if not connection.session and not isinstance(message, Hello):
+            self._refuse(connection)
+            return
+        match message:
+            case Hello():
+                self._hello(connection, message, now_ms)
+            case Numbered():
+                self.machine.numbered(connection.session, connection.birth, message, now_ms)
+            case Claim():
+                self.machine.claim(connection.session, message, now_ms)
+            case Heartbeat():
+                self.machine.heartbeat(connection.session, message, now_ms)
+            case Ask():
+                self._ask(connection, message, now_ms)
+            case Goodbye():
+                self.machine.goodbye(connection.session, now_ms)
+            case _:
+                assert_never(message)
+
+    def _refuse(self, connection: Connection) -> None:
+        connection.waiting.clear()
+        self._effects.append(CloseConnection(connection.number))
+
+    def _hello(self, connection: Connection, hello: Hello, now_ms: int) -> None:
+        if connection.session:
+            self._refuse(connection)
+            return
+        elsewhere = self.machine.hello(hello, now_ms)
+        older = self._by_session.get(hello.session)
+        if older is not None:
+            older.session = ""
+            self._refuse(older)
+        connection.session = hello.session
+        connection.birth = hello.birth or self.machine.state.frame.version
+        self._by_session[hello.session] = connection
+        self._collect()
+        if elsewhere:
+            self._leaving.append(Lookup(connection.number, 0, elsewhere))
+
+    def _ask(self, connection: Connection, ask: Ask, now_ms: int) -> None:
+        try:
+            self.machine.ask(connection.session, ask, now_ms)
+        except Elsewhere as elsewhere:
+            self._leaving.append(Lookup(connection.number, ask.ticket, elsewhere.query))
+        except Corrupt as error:
+            self._leaving.append(Send(connection.number, Reply(ask.ticket, Refused("corrupt", str(error)))))
+
+    def _collect(self) -> None:
+        """Address what the machine has to say to the connections that serve its sessions now."""
+        for session, message in self.machine.take_outbox():
+            if (connection := self._by_session.get(session)) is not None:
+                self._leaving.append(Send(connection.number, message))
+
+
+def archive_answer(lookup: Lookup, records: list[JobRecord], cursor: str, inline: list[JobRecord]) -> Send:
+    """What a look-up in the archive has found, as the message to send.
+
+    Args:
+        lookup: what was asked.
+        records: what objects had.
+        cursor: where the next page begins; empty after the last object.
+        inline: finished jobs that no object holds; the end of a history.
+    """
+    if isinstance(lookup.query, list):
+        return Send(lookup.connection, Finished(records))
+    if isinstance(lookup.query, History):
+        return Send(lookup.connection, Reply(lookup.ticket, Page(records if cursor else records + inline, cursor)))
+    if not records:
+        refused = Refused("job_not_found", f"the job has ended, and its record is no longer kept id={lookup.query.id}")
+        return Send(lookup.connection, Reply(lookup.ticket, refused))
+    return Send(lookup.connection, Reply(lookup.ticket, Page(records)))

@@ -1,0 +1,356 @@
+"""The broker on an event loop: connections in front, the commit loop in the middle, work threads behind.
+
+    connection ─▶ CommitLoop.received ─▶ turn ─▶ effects ─▶ swapper · maker · reader threads ─▶ CommitLoop.landed …
+
+Rules:
+* All methods run on the loop's thread; only the work threads block.
+* A turn is taken once for whatever came in together: that is the group of a group commit.
+* An error that the storage cannot recover from ends the broker: connections are closed, nobody is answered.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import logging
+import os
+import socket
+from collections.abc import Callable
+from pathlib import Path
+from typing import assert_never
+
+import msgspec
+
+from osqueue import host
+from osqueue.broker import archive
+from osqueue.broker.gate import Lookup, Send
+from osqueue.broker.loop import (
+    CloseConnection,
+    CommitLoop,
+    Create,
+    Delete,
+    Effect,
+    Load,
+    Swap,
+    archive_answer,
+)
+from osqueue.broker.takeover import Ended, Taken, ended_holders, look_at, nonce
+from osqueue.broker.writer import WorkThread
+from osqueue.core.commit import Commit
+from osqueue.core.messages import GetJob, Hello, History, Holder, ToBroker
+from osqueue.core.objects import is_sweepable, parse
+from osqueue.errors import AccessDenied, Corrupt
+from osqueue.reactor import close_after_fork
+from osqueue.storage import NotFound, Storage, has_room
+from osqueue.transport.frames import FrameProtocol
+from osqueue.transport.unix import check_peer, listen_unix, remove_unix
+
+_log = logging.getLogger("osqueue")
+_decoder = msgspec.msgpack.Decoder(ToBroker)
+
+ROOM_CHECK_MS = 100
+SWEEP_AT_ONCE = 100
+
+
+class BrokerServer:
+    """Serves one queue that has just been taken over.
+
+    Args:
+        loop: where it runs.
+        storage: where the queue is; closed by whoever opened it, after `stopped`.
+        taken: the takeover's result.
+        directory: the queue's directory, for blame files; empty if there is none.
+        on_fatal: told once why the broker cannot go on.
+    """
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        storage: Storage,
+        taken: Taken,
+        *,
+        directory: str,
+        on_fatal: Callable[[Exception], None],
+    ) -> None:
+        self._loop = loop
+        self._storage = storage
+        self._writer = taken.writer
+        self._clock = taken.clock
+        self._directory = directory
+        self._on_fatal = on_fatal
+        self._commits = CommitLoop(taken.machine, taken.frame, nonce)
+        self._swapper = WorkThread(loop, "osqueue-swap")
+        self._maker = WorkThread(loop, "osqueue-create")
+        self._reader = WorkThread(loop, "osqueue-read")
+        self._numbers = itertools.count(1)
+        self._protocols: dict[int, FrameProtocol[ToBroker]] = {}
+        self._holders: dict[int, int] = {}
+        self._turn_scheduled = False
+        self._alarm: asyncio.TimerHandle | None = None
+        self._room_checked_ms = 0
+        self._listener: asyncio.AbstractServer | None = None
+        self._spent_blame: dict[int, str] = {}
+        self._fatal = False
+        self.stopped: asyncio.Future[None] = loop.create_future()
+        """Done when the last commit has landed and the threads have ended."""
+
+    # ---------------------------------------------------------------------------------------------------------- start
+
+    def start(self) -> None:
+        """Look for holders that died, sweep what is not real, and begin to take turns."""
+        machine = self._commits.machine
+        self._reader.submit(lambda: ended_holders(machine, self._directory), done=self._end_leases, failed=self._fail)
+        frame = self._commits.landed_frame
+        self._reader.submit(lambda: self._find_sweepable(), done=self._sweep, failed=self._not_swept)
+        if frame.trash:
+            self._delete(list(frame.trash))
+        self._schedule_turn()
+
+    async def listen(self, directory: str) -> None:
+        """Serve ``broker.sock`` in the queue directory too, for this user's other processes."""
+        sock = listen_unix(Path(directory))
+        close_after_fork(sock)
+        self._listener = await self._loop.create_unix_server(self._protocol, sock=sock)
+
+    async def serve(self, sock: socket.socket) -> None:
+        """Serve a connection that is already there."""
+        await self._loop.create_connection(self._protocol, sock=sock)
+
+    # ---------------------------------------------------------------------------------------------------- connections
+
+    def _protocol(self) -> FrameProtocol[ToBroker]:
+        number = next(self._numbers)
+        protocol: FrameProtocol[ToBroker] = FrameProtocol(
+            _decoder,
+            on_message=lambda message: self._received(number, message),
+            on_lost=lambda reason: self._lost(number, reason),
+            on_made=_check_peer,
+        )
+        self._protocols[number] = protocol
+        self._commits.connected(number)
+        return protocol
+
+    def _received(self, number: int, message: ToBroker) -> None:
+        if isinstance(message, Hello) and message.holder is not None:
+            self._watch(number, message.session, message.holder)
+        self._commits.received(number, message)
+        self._schedule_turn()
+
+    def _lost(self, number: int, reason: Exception | None) -> None:
+        if reason is not None:
+            _log.debug("connection lost connection=%d reason=%s", number, reason)
+        self._protocols.pop(number, None)
+        self._commits.disconnected(number)
+        self._schedule_turn()
+
+    def _watch(self, number: int, session: str, holder: Holder) -> None:
+        """A local holder's leases end with its process, however its connection fares."""
+        descriptor = host.open_pidfd(holder.pid)
+        if descriptor is None or host.is_running(holder) is not True:
+            if descriptor is not None:
+                os.close(descriptor)
+            return
+        self._holders[number] = descriptor
+
+        def ended() -> None:
+            self._loop.remove_reader(descriptor)
+            os.close(descriptor)
+            self._holders.pop(number, None)
+            self._reader.submit(
+                lambda: self._look_at_session(session, holder), done=self._end_leases, failed=self._fail
+            )
+
+        self._loop.add_reader(descriptor, ended)
+
+    def _look_at_session(self, session: str, holder: Holder) -> list[Ended]:
+        leases = self._commits.machine.state.leases.of_session(session)
+        return [look_at(lease.number, holder, self._directory) for lease in leases]
+
+    def _end_leases(self, ended: list[Ended]) -> None:
+        for end in ended:
+            _log.info("holder ended lease=%d known=%s charged=%d", end.lease, end.known, len(end.charged))
+            self._commits.lease_ended(end.lease, end.charged, marks=not end.known)
+            if end.blame_path:
+                self._spent_blame[end.lease] = end.blame_path
+        if ended:
+            self._schedule_turn()
+
+    # ---------------------------------------------------------------------------------------------------------- turns
+
+    def _schedule_turn(self) -> None:
+        if not self._turn_scheduled and not self._fatal:
+            self._turn_scheduled = True
+            self._loop.call_soon(self._turn)
+
+    def _turn(self) -> None:
+        self._turn_scheduled = False
+        if self._fatal or self.stopped.done():
+            return
+        now_ms = self._clock.now_ms()
+        self._check_room(now_ms)
+        for effect in self._commits.turn(now_ms):
+            self._perform(effect)
+        if self._commits.closed:
+            self._finish()
+            return
+        self._set_alarm(now_ms)
+
+    def _set_alarm(self, now_ms: int) -> None:
+        if self._alarm is not None:
+            self._alarm.cancel()
+            self._alarm = None
+        alarm_ms = self._commits.next_alarm_ms()
+        if alarm_ms is not None:
+            self._alarm = self._loop.call_later(max(0, alarm_ms - now_ms) / 1000, self._schedule_turn)
+
+    def _check_room(self, now_ms: int) -> None:
+        if now_ms - self._room_checked_ms >= ROOM_CHECK_MS:
+            self._room_checked_ms = now_ms
+            self._commits.machine.state.has_room = has_room(self._storage)
+
+    def _perform(self, effect: Effect) -> None:
+        match effect:
+            case Send():
+                if (protocol := self._protocols.get(effect.connection)) is not None:
+                    protocol.send(effect.message)
+            case Lookup():
+                self._look_up(effect)
+            case Create():
+                self._maker.submit(
+                    lambda: self._writer.create(effect.commit),
+                    done=lambda _: self._created(effect.commit),
+                    failed=self._fail,
+                )
+            case Swap():
+                self._swapper.submit(
+                    lambda: self._writer.swap(effect.commit),
+                    done=lambda _: self._landed(effect.commit),
+                    failed=self._fail,
+                )
+            case Load():
+                for key in effect.keys:
+                    self._load(key)
+            case Delete():
+                self._delete(effect.keys)
+            case CloseConnection():
+                if (protocol := self._protocols.get(effect.connection)) is not None:
+                    protocol.close()
+            case _:
+                assert_never(effect)
+
+    def _created(self, commit: Commit) -> None:
+        self._commits.created(commit)
+        self._schedule_turn()
+
+    def _landed(self, commit: Commit) -> None:
+        self._commits.landed(commit, self._clock.now_ms())
+        for lease in [lease for lease in self._spent_blame if self._commits.machine.state.leases.get(lease) is None]:
+            Path(self._spent_blame.pop(lease)).unlink(missing_ok=True)
+        # At once, not in the next round of the loop: the next swap should not wait for what came in meanwhile.
+        self._turn()
+
+    # -------------------------------------------------------------------------------------------------------- reading
+
+    def _load(self, key: str) -> None:
+        def done(data: bytes | None) -> None:
+            try:
+                if data is not None:
+                    self._commits.loaded(key, data)
+                elif self._commits.not_loaded(key):
+                    _log.error("segment is missing, its jobs are blocked key=%s", key)
+            except Corrupt as error:
+                _log.error("segment is damaged, its jobs are blocked key=%s reason=%s", key, error)  # noqa: TRY400
+            self._schedule_turn()
+
+        self._reader.submit(lambda: self._read(key), done=done, failed=self._fail)
+
+    def _read(self, key: str) -> bytes | None:
+        try:
+            return self._storage.read(key)[0]
+        except NotFound:
+            return None
+
+    def _look_up(self, lookup: Lookup) -> None:
+        frame = self._commits.landed_frame
+        inline = self._commits.machine.finished_records()
+
+        def work() -> Send:
+            match lookup.query:
+                case GetJob():
+                    return archive_answer(lookup, archive.find(self._storage, frame, [lookup.query.id]), "", [])
+                case History():
+                    records, cursor = archive.page(self._storage, frame, lookup.query)
+                    return archive_answer(lookup, records, cursor, inline)
+                case _:
+                    return archive_answer(lookup, archive.find(self._storage, frame, lookup.query), "", [])
+
+        self._reader.submit(work, done=self._perform, failed=self._fail)
+
+    # ------------------------------------------------------------------------------------------------ deleting, sweeping
+
+    def _delete(self, keys: list[str]) -> None:
+        def work() -> None:
+            for key in keys:
+                self._storage.delete(key)
+
+        self._reader.submit(work, done=lambda _: self._commits.deleted(keys), failed=self._not_swept)
+
+    def _find_sweepable(self) -> list[str]:
+        """What replaced brokers have left behind; decided by name and the number line alone."""
+        frame = self._commits.landed_frame
+        keys = itertools.chain(self._storage.list("segments/"), self._storage.list("archive/"))
+        return [key for key in keys if (name := parse(key)) is not None and is_sweepable(name, frame)]
+
+    def _sweep(self, keys: list[str]) -> None:
+        epoch = self._commits.landed_frame.epoch
+        for at in range(0, len(keys), SWEEP_AT_ONCE):
+            self._delete(keys[at : at + SWEEP_AT_ONCE])
+        self._reader.submit(lambda: None, done=lambda _: self._commits.machine.swept(epoch), failed=self._fail)
+
+    def _not_swept(self, error: Exception) -> None:
+        # Nothing is lost: what is left over is not real, or is named in the trash, and a later broker sweeps again.
+        _log.warning("objects could not be swept, the next broker will try again reason=%s", error)
+
+    # ------------------------------------------------------------------------------------------------------------ end
+
+    def stop(self) -> None:
+        """Land what is applied, close the queue, end. `stopped` tells when."""
+        self._commits.close()
+        self._schedule_turn()
+
+    def _fail(self, error: Exception) -> None:
+        if self._fatal:
+            return
+        self._fatal = True
+        for protocol in list(self._protocols.values()):
+            protocol.abort(error)
+        self._on_fatal(error)
+        self._end(error)
+
+    def _finish(self) -> None:
+        for protocol in list(self._protocols.values()):
+            protocol.close()
+        self._end(None)
+
+    def _end(self, error: Exception | None) -> None:
+        if self._alarm is not None:
+            self._alarm.cancel()
+        if self._listener is not None:
+            self._listener.close()
+            remove_unix(Path(self._directory))
+        for descriptor in self._holders.values():
+            self._loop.remove_reader(descriptor)
+            os.close(descriptor)
+        self._holders.clear()
+        for thread in (self._swapper, self._maker, self._reader):
+            thread.stop()
+        if not self.stopped.done():
+            self.stopped.set_result(None)
+
+
+def _check_peer(protocol: FrameProtocol[ToBroker]) -> None:
+    """Connections of other users end at once; the socket's own mode is the first line."""
+    try:
+        check_peer(protocol.transport.get_extra_info("socket"))
+    except AccessDenied as error:
+        protocol.abort(error)

@@ -1,0 +1,110 @@
+"""A broker's beginning: read the root, swap in the next epoch, find out whose holders are dead.
+
+Rules:
+* Opening reads the root and nothing else, and creates no object.
+* A lease of a local holder ends when its process has ended; who ran is read from its blame file, once its workers are
+  gone too. After a reboot nothing is known, and nobody pays.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+from pathlib import Path
+
+from msgspec import Struct, structs
+
+from osqueue import blame, host
+from osqueue.broker.writer import RootWriter
+from osqueue.clock import QueueClock
+from osqueue.core import codec
+from osqueue.core.machine import QueueMachine
+from osqueue.core.messages import Holder
+from osqueue.core.model import Frame, Root
+from osqueue.core.settings import QueueSettings
+from osqueue.storage import ROOT_KEY, Standing, Storage, Version, find_queue, mark
+
+WORKERS_END_S = 2.0
+"""How long the workers of a dead holder are waited for; on Linux they die within milliseconds."""
+
+
+class Taken(Struct):
+    """A queue that has just been taken over."""
+
+    machine: QueueMachine
+    frame: Frame
+    writer: RootWriter
+    clock: QueueClock
+
+
+class Ended(Struct, frozen=True):
+    """A holder that is gone: its lease, the ids that its workers were on, and whether that is known at all."""
+
+    lease: int
+    charged: list[int]
+    known: bool
+    blame_path: str
+
+
+def nonce() -> str:
+    """Random text that makes two roots differ."""
+    return os.urandom(8).hex()
+
+
+def take_over(storage: Storage, settings: QueueSettings) -> Taken:
+    """Make the queue this broker's own.
+
+    Raises:
+        Corrupt: the root is damaged, missing, or of a format that this version does not read.
+        WriteFailed, WriteUnknown, Fenced: the takeover could not be written.
+    """
+    standing = find_queue(storage)
+    version: Version | None = None
+    root = Root()
+    if standing is not Standing.EMPTY:
+        data, version = storage.read(ROOT_KEY)
+        root = codec.decode_root(data)
+    clock = QueueClock(not_before_ms=root.now_ms)
+    machine = QueueMachine(root, settings, now_ms=clock.now_ms(), seed=nonce())
+    commit = machine.take_over(nonce(), now_ms=clock.now_ms(), nonce=nonce())
+    writer = RootWriter(storage, version)
+    writer.swap(commit)
+    if standing is not Standing.QUEUE:
+        mark(storage)
+    machine.landed(commit, clock.now_ms())
+    return Taken(machine, structs.replace(machine.state.frame), writer, clock)
+
+
+def ended_holders(machine: QueueMachine, directory: str) -> list[Ended]:
+    """The leases whose local holders have ended, while nobody watched or just now."""
+    gone = []
+    for lease in machine.state.leases.all():
+        if lease.holder is not None and host.is_running(lease.holder) is False:
+            gone.append(look_at(lease.number, lease.holder, directory))
+    return gone
+
+
+def look_at(lease: int, holder: Holder, directory: str) -> Ended:
+    """Find out what a dead holder's workers were on."""
+    path = str(Path(directory, holder.blame)) if holder.blame and directory else ""
+    if not path or holder.boot != host.boot_id():
+        return Ended(lease, [], known=False, blame_path=path)
+    try:
+        for process in blame.processes(path):
+            _wait_for_end(structs.replace(holder, pid=process.pid, started=process.started))
+        return Ended(lease, [blamed.job_id for blamed in blame.read(path)], known=True, blame_path=path)
+    except (OSError, ValueError):
+        return Ended(lease, [], known=False, blame_path=path)
+
+
+def _wait_for_end(worker: Holder) -> None:
+    descriptor = host.open_pidfd(worker.pid)
+    if descriptor is None:
+        return
+    try:
+        if host.is_running(worker):
+            poll = select.poll()
+            poll.register(descriptor, select.POLLIN)
+            poll.poll(WORKERS_END_S * 1000)
+    finally:
+        os.close(descriptor)

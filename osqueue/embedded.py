@@ -1,0 +1,118 @@
+"""A broker inside the caller's process: the same server, in one loop with the client that talks to it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import socket
+from pathlib import Path
+from typing import Self
+
+from osqueue.broker.server import BrokerServer
+from osqueue.broker.takeover import take_over
+from osqueue.client.client import Client
+from osqueue.client.connection import Connection
+from osqueue.client.face import open_connection
+from osqueue.errors import OsqueueError
+from osqueue.reactor import LoopThread, close_after_fork
+from osqueue.settings import queue_settings
+from osqueue.storage import Storage, StorageError, open_directory
+from osqueue.transport.connector import SocketPairConnector
+
+KIB = 1024
+MIB = 1024 * KIB
+
+
+class Broker(Client):
+    """A queue that this process has open: a `Client` whose broker is its own. Made by `open`."""
+
+    def __init__(self, reactor: LoopThread, connection: Connection, storage: Storage, server: BrokerServer) -> None:
+        super().__init__(reactor, connection)
+        self._storage = storage
+        self._server = server
+
+    @classmethod
+    def open(
+        cls,
+        where: str | os.PathLike[str] | Storage,
+        *,
+        max_attempts: int = 4,
+        retry_backoff: float = 1.0,
+        retry_backoff_max: float = 600.0,
+        retry_jitter: bool = True,
+        lease: float = 30.0,
+        max_payload: int = 4 * MIB - 64 * KIB,
+    ) -> Self:
+        """Open a queue, making it if it is new.
+
+        Args:
+            where: a directory, or any `osqueue.storage.Storage`; the broker closes it in the end.
+            max_attempts: runs until a job is dead.
+            retry_backoff, retry_backoff_max, retry_jitter: the delay after a failed attempt, see `LocalPool`.
+            lease: seconds after which a silent holder of a claim loses its jobs.
+            max_payload: largest payload in bytes.
+
+        Raises:
+            QueueLocked: another process has it open; join it with `Client.connect`.
+            AccessDenied: the directory is another user's, or cannot be written.
+            Corrupt: its root is damaged.
+            ValueError: the path is a file or a directory of something else, or an argument is out of bounds.
+        """
+        settings = queue_settings(
+            max_attempts=max_attempts,
+            retry_backoff=retry_backoff,
+            retry_backoff_max=retry_backoff_max,
+            retry_jitter=retry_jitter,
+            lease=lease,
+            max_payload=max_payload,
+        )
+        directory = str(Path(where).absolute()) if isinstance(where, str | os.PathLike) else ""
+        storage: Storage = open_directory(directory) if isinstance(where, str | os.PathLike) else where
+        try:
+            taken = take_over(storage, settings)
+        except BaseException:
+            storage.close()
+            raise
+        reactor = LoopThread("osqueue-broker")
+        connector = SocketPairConnector()
+        connection = open_connection(reactor, connector)
+
+        async def start() -> BrokerServer:
+            loop = asyncio.get_running_loop()
+            server = BrokerServer(
+                loop, storage, taken, directory=directory, on_fatal=lambda error: connector.fail(_told(error))
+            )
+            server.start()
+            ours, theirs = socket.socketpair()
+            theirs.setblocking(False)
+            close_after_fork(theirs)
+            await server.serve(theirs)
+            if directory:
+                await server.listen(directory)
+            connector.feed(ours)
+            await connection.start()
+            return server
+
+        return cls(reactor, connection, storage, reactor.run(start()).result())
+
+    def close(self) -> None:
+        """Close the queue: what was acknowledged is durable, finished jobs are in the archive, the lock is free."""
+        face = self._face
+        if face.reactor.stopped:
+            return
+        face.reactor.run(self._close()).result()
+        face.reactor.stop()
+        self._storage.close()
+
+    async def _close(self) -> None:
+        with contextlib.suppress(OsqueueError):  # the broker could not go on; there is nobody to say goodbye to
+            await self._face.connection.close(OsqueueError("this queue has been closed"))
+        self._server.stop()
+        await self._server.stopped
+
+
+def _told(error: Exception) -> OsqueueError:
+    if isinstance(error, OsqueueError) and not isinstance(error, StorageError):
+        return error
+    return OsqueueError(f"the queue's storage has failed, nothing more is written: {error}")
