@@ -85,7 +85,7 @@ class Broker(Client):
             )
             server.start()
             ours, theirs = socket.socketpair()
-            theirs.setblocking(False)
+            theirs.settimeout(0)
             close_after_fork(theirs)
             await server.serve(theirs)
             if directory:

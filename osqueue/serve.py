@@ -59,7 +59,7 @@ class _Service:
 
     async def run(self) -> int:
         loop = asyncio.get_running_loop()
-        self._socket.setblocking(False)
+        self._socket.settimeout(0)
         await loop.create_connection(lambda: self._control, sock=self._socket)
         try:
             taken = take_over(self._storage, self._start.settings)
@@ -80,7 +80,7 @@ class _Service:
         asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, server.stop)
         for descriptor in self._start.connections:
             connection = socket.socket(fileno=descriptor)
-            connection.setblocking(False)
+            connection.settimeout(0)
             await server.serve(connection)
         await server.listen(self._start.where)
         gc.freeze()

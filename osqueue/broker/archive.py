@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from osqueue import clock
 from osqueue.core import codec
-from osqueue.core.messages import GetJob, History, JobRecord
+from osqueue.core.messages import History, JobRecord
 from osqueue.core.model import Frame
 from osqueue.core.objects import ObjectName, is_real, parse
 from osqueue.storage.base import NotFound, Reader

@@ -153,7 +153,8 @@ class CommitLoop:
     def landed(self, commit: Commit, now_ms: int) -> None:
         """A commit's root is durable: what it held back leaves."""
         batch = self._flying
-        assert batch is not None and batch.commit is commit, "one commit is in flight"
+        assert batch is not None
+        assert batch.commit is commit, "one commit is in flight"
         self._flying = None
         self.landed_frame = batch.frame
         self.machine.landed(commit, now_ms)

@@ -101,7 +101,7 @@ class BrokerServer:
         machine = self._commits.machine
         self._reader.submit(lambda: ended_holders(machine, self._directory), done=self._end_leases, failed=self._fail)
         frame = self._commits.landed_frame
-        self._reader.submit(lambda: self._find_sweepable(), done=self._sweep, failed=self._not_swept)
+        self._reader.submit(self._find_sweepable, done=self._sweep, failed=self._not_swept)
         if frame.trash:
             self._delete(list(frame.trash))
         self._schedule_turn()
@@ -211,32 +211,38 @@ class BrokerServer:
     def _perform(self, effect: Effect) -> None:
         match effect:
             case Send():
-                if (protocol := self._protocols.get(effect.connection)) is not None:
-                    protocol.send(effect.message)
+                self._send(effect)
             case Lookup():
                 self._look_up(effect)
             case Create():
-                self._maker.submit(
-                    lambda: self._writer.create(effect.commit),
-                    done=lambda _: self._created(effect.commit),
-                    failed=self._fail,
-                )
+                self._create(effect.commit)
             case Swap():
-                self._swapper.submit(
-                    lambda: self._writer.swap(effect.commit),
-                    done=lambda _: self._landed(effect.commit),
-                    failed=self._fail,
-                )
+                self._swap(effect.commit)
             case Load():
                 for key in effect.keys:
                     self._load(key)
             case Delete():
                 self._delete(effect.keys)
             case CloseConnection():
-                if (protocol := self._protocols.get(effect.connection)) is not None:
-                    protocol.close()
+                self._close_connection(effect.connection)
             case _:
                 assert_never(effect)
+
+    def _send(self, effect: Send) -> None:
+        if (protocol := self._protocols.get(effect.connection)) is not None:
+            protocol.send(effect.message)
+
+    def _close_connection(self, number: int) -> None:
+        if (protocol := self._protocols.get(number)) is not None:
+            protocol.close()
+
+    # -------------------------------------------------------------------------------------------------------- writing
+
+    def _create(self, commit: Commit) -> None:
+        self._maker.submit(lambda: self._writer.create(commit), done=lambda _: self._created(commit), failed=self._fail)
+
+    def _swap(self, commit: Commit) -> None:
+        self._swapper.submit(lambda: self._writer.swap(commit), done=lambda _: self._landed(commit), failed=self._fail)
 
     def _created(self, commit: Commit) -> None:
         self._commits.created(commit)
@@ -259,7 +265,7 @@ class BrokerServer:
                 elif self._commits.not_loaded(key):
                     _log.error("segment is missing, its jobs are blocked key=%s", key)
             except Corrupt as error:
-                _log.error("segment is damaged, its jobs are blocked key=%s reason=%s", key, error)  # noqa: TRY400
+                _log.error("segment is damaged, its jobs are blocked key=%s reason=%s", key, error)
             self._schedule_turn()
 
         self._reader.submit(lambda: self._read(key), done=done, failed=self._fail)
@@ -286,7 +292,7 @@ class BrokerServer:
 
         self._reader.submit(work, done=self._perform, failed=self._fail)
 
-    # ------------------------------------------------------------------------------------------------ deleting, sweeping
+    # ---------------------------------------------------------------------------------------------- deleting, sweeping
 
     def _delete(self, keys: list[str]) -> None:
         def work() -> None:

@@ -77,11 +77,11 @@ def take_over(storage: Storage, settings: QueueSettings) -> Taken:
 
 def ended_holders(machine: QueueMachine, directory: str) -> list[Ended]:
     """The leases whose local holders have ended, while nobody watched or just now."""
-    gone = []
-    for lease in machine.state.leases.all():
-        if lease.holder is not None and host.is_running(lease.holder) is False:
-            gone.append(look_at(lease.number, lease.holder, directory))
-    return gone
+    return [
+        look_at(lease.number, lease.holder, directory)
+        for lease in machine.state.leases.all()
+        if lease.holder is not None and host.is_running(lease.holder) is False
+    ]
 
 
 def look_at(lease: int, holder: Holder, directory: str) -> Ended:

@@ -60,30 +60,32 @@ class Backlog:
     # ------------------------------------------------------------------------------------------------------- opening
 
     def _open(self, root: Root) -> None:
+        leased = [run for lease in root.leases for run in lease.runs]
+        self._open_segments(root, leased)
+        held = Runs(leased + root.returned)
+        for job in root.dead:
+            self.inline[job.id] = job
+            self.dead[job.id] = None
+        for job in root.tail:
+            self._add_tail(job)
+            if not held.find(INLINE, job.id):
+                self.lane_of(job).tail[job.id] = None
+        for job in root.deferred:
+            self.inline[job.id] = job
+            self.deferred[job.id] = None
+            if not held.find(INLINE, job.id):
+                self._schedule(job, root.now_ms)
+        self._return(root.returned)
+
+    def _open_segments(self, root: Root, leased: list[RunLine]) -> None:
         for line in root.segments:
             self.add_segment(Segment(line))
         for number, first, last in root.holes:
             self.holes.add(number, first, last, 0)
             self.segments[number].holes += last - first + 1
-        leased = Runs()
-        for run in [run for lease in root.leases for run in lease.runs]:
-            leased.add(*run[:4])
-            if run[0] != INLINE:
-                self.segments[run[0]].leased += run[2] - run[1] + 1
-        for job in root.dead:
-            self.inline[job.id] = job
-            self.dead[job.id] = None
-        returned = Runs(root.returned)
-        for job in root.tail:
-            self._add_tail(job)
-            if not (leased.find(INLINE, job.id) or returned.find(INLINE, job.id)):
-                self.lane_of(job).tail[job.id] = None
-        for job in root.deferred:
-            self.inline[job.id] = job
-            self.deferred[job.id] = None
-            if not (leased.find(INLINE, job.id) or returned.find(INLINE, job.id)):
-                self._schedule(job, root.now_ms)
-        self._return(root.returned)
+        for object_, first, last, _, _ in leased:
+            if object_ != INLINE:
+                self.segments[object_].leased += last - first + 1
         for segment in self.segments.values():
             self.offer(segment)
 

@@ -8,6 +8,7 @@ import pytest
 
 from osqueue.core import codec
 from osqueue.core.messages import (
+    Ask,
     Cancelled,
     Claim,
     Finished,
@@ -20,6 +21,7 @@ from osqueue.core.messages import (
     SayAgain,
     WaitIdle,
 )
+from osqueue.errors import Corrupt
 from tests.core.queue import LEASE_S, Queue
 
 
@@ -380,8 +382,6 @@ def test_a_claim_that_waits_ends_empty_when_its_time_is_over(queue: Queue) -> No
 
 
 def test_waiting_for_idle_is_answered_when_the_last_job_has_ended(queue: Queue) -> None:
-    from osqueue.core.messages import Ask
-
     session = queue.session()
     session.push(b"1")
     session.push(b"2", task="nobody's")
@@ -474,8 +474,6 @@ def test_closing_seals_the_archive_and_leaves_no_owner(queue: Queue) -> None:
 
 
 def test_a_damaged_segment_blocks_its_own_jobs_only(queue: Queue) -> None:
-    from osqueue.errors import Corrupt
-
     session = queue.session()
     for _ in range(2):
         session.push(*[b'"%0100d"' % n for n in range(300)])

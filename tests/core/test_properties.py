@@ -11,8 +11,10 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from osqueue.core import codec
+from osqueue.core.backlog import Place
+from osqueue.core.commit import without
 from osqueue.core.machine import QueueMachine
-from osqueue.core.messages import Handout, Holder, JobError, Outcome, Push
+from osqueue.core.messages import Cancelled, Granted, Handout, Holder, JobError, Outcome, Push
 from osqueue.core.model import INLINE
 from tests.core.queue import Queue, Session
 
@@ -42,7 +44,7 @@ class AnySequence(RuleBasedStateMachine):
         self.final: dict[int, str] = {}
         self.first_handed_out: dict[tuple[str, int], int] = {}
 
-    # ------------------------------------------------------------------------------------------------------- what may happen
+    # ------------------------------------------------------------------------------------------------ what may happen
 
     @rule(count=st.sampled_from([1, 3, 40, 700]), size=sizes, task=st.sampled_from(TASKS),
           priority=st.integers(-1, 1), delay=st.sampled_from([0, 0, 0, 2, 20]))  # fmt: skip
@@ -66,8 +68,6 @@ class AnySequence(RuleBasedStateMachine):
 
     def _collect(self) -> None:
         """Standing claims are granted whenever there is a job: take what came."""
-        from osqueue.core.messages import Cancelled, Granted
-
         for worker in self.workers:
             for message in worker.received(Granted):
                 self._got(worker, message.jobs)
@@ -171,7 +171,7 @@ class AnySequence(RuleBasedStateMachine):
             assert self.publisher.get(job_id).attempts == before + (job_id in charged)
         self._collect()
 
-    # ------------------------------------------------------------------------------------------------------- what must hold
+    # ------------------------------------------------------------------------------------------------- what must hold
 
     @invariant()
     def each_job_is_in_one_place(self) -> None:
@@ -208,8 +208,6 @@ class AnySequence(RuleBasedStateMachine):
         return live
 
     def _where(self, object_: int, slot: int, job: Any, leased: Any) -> str | None:
-        from osqueue.core.backlog import Place
-
         backlog = self.queue.machine.state.backlog
         if object_ == INLINE and slot in backlog.dead:
             return "dead"
@@ -242,8 +240,6 @@ class AnySequence(RuleBasedStateMachine):
         opened = QueueMachine(root, self.queue.settings, now_ms=root.now_ms)
         again = opened.plan(now_ms=root.now_ms, nonce="")
         assert again.objects == {}
-        from osqueue.core.commit import without
-
         assert without(again.root, "trash") == without(self.queue.root, "trash")
 
 
