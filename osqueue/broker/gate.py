@@ -27,7 +27,13 @@ class Lookup(NamedTuple):
     query: GetJob | History | list[int]
 
 
-Leaving = Send | Lookup
+class Forget(NamedTuple):
+    """Remove a blame file: what it says is in the root now."""
+
+    blame_path: str
+
+
+Leaving = Send | Lookup | Forget
 
 
 class Batch:

@@ -19,7 +19,7 @@ from typing import NamedTuple, assert_never
 
 from msgspec import structs
 
-from osqueue.broker.gate import Batch, Leaving, Lookup, Send
+from osqueue.broker.gate import Batch, Forget, Leaving, Lookup, Send
 from osqueue.core.commit import Commit
 from osqueue.core.machine import BusyError, QueueMachine
 from osqueue.core.messages import (
@@ -116,6 +116,7 @@ class CommitLoop:
         self._flying: Batch | None = None
         self._ahead: Batch | None = None
         self._closing = False
+        self._closed = False
         self._planned_ms = 0
         self._fast = False
 
@@ -137,10 +138,16 @@ class CommitLoop:
             del self._by_session[entry.session]
             self.machine.disconnected(entry.session)
 
-    def lease_ended(self, number: int, charged: Iterable[int] | None, *, marks: bool) -> None:
+    def lease_ended(self, number: int, charged: Iterable[int], *, marks: bool, blame_path: str = "") -> None:
         """The holder of a lease is gone for certain; see `QueueMachine.end_lease`."""
-        ids = None if charged is None else list(charged)
-        self._chores.append(lambda now_ms: self.machine.end_lease(number, ids, now_ms, marks=marks))
+        ids = list(charged)
+
+        def end(now_ms: int) -> None:
+            self.machine.end_lease(number, ids, now_ms, marks=marks)
+            if blame_path:
+                self._leaving.append(Forget(blame_path))
+
+        self._chores.append(end)
 
     def created(self, commit: Commit) -> None:
         """A commit's objects are durable."""
@@ -197,13 +204,13 @@ class CommitLoop:
     @property
     def closed(self) -> bool:
         """Whether the last commit has landed."""
-        return self._closing and self._flying is None and self._ahead is None and self.machine.state.frame.owner is None
+        return self._closed and self._flying is None
 
     # ---------------------------------------------------------------------------------------------------------- turns
 
     def turn(self, now_ms: int) -> list[Effect]:
         """Apply what can be applied, commit what can be committed; returns what is to be done, in order."""
-        if self._ahead is None:
+        if self._ahead is None and not self._closed:
             self._apply_all(now_ms)
             self.machine.settle(now_ms)
             self._collect()
@@ -243,8 +250,7 @@ class CommitLoop:
             self._leaving = []
 
     def _commit_last(self, now_ms: int) -> None:
-        if self.machine.state.frame.owner is None:
-            return
+        self._closed = True
         commit = self.machine.close(now_ms=now_ms, nonce=self._nonce())
         batch = self._batch(commit)
         self._create(batch)
@@ -311,7 +317,8 @@ class CommitLoop:
             case Hello():
                 self._hello(connection, message, now_ms)
             case Numbered():
-                self.machine.numbered(connection.session, connection.birth, message, now_ms)
+                elsewhere = self.machine.numbered(connection.session, connection.birth, message, now_ms)
+                self._look_elsewhere(connection, elsewhere)
             case Claim():
                 self.machine.claim(connection.session, message, now_ms)
             case Heartbeat():
@@ -339,8 +346,12 @@ class CommitLoop:
         connection.session = hello.session
         connection.birth = hello.birth or self.machine.state.frame.version
         self._by_session[hello.session] = connection
-        self._collect()
+        self._look_elsewhere(connection, elsewhere)
+
+    def _look_elsewhere(self, connection: Connection, elsewhere: list[int]) -> None:
+        """Have the archive asked for jobs whose end is awaited, after what has been said so far."""
         if elsewhere:
+            self._collect()
             self._leaving.append(Lookup(connection.number, 0, elsewhere))
 
     def _ask(self, connection: Connection, ask: Ask, now_ms: int) -> None:

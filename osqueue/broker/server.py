@@ -23,7 +23,7 @@ import msgspec
 
 from osqueue import host
 from osqueue.broker import archive
-from osqueue.broker.gate import Lookup, Send
+from osqueue.broker.gate import Forget, Lookup, Send
 from osqueue.broker.loop import (
     CloseConnection,
     CommitLoop,
@@ -89,7 +89,6 @@ class BrokerServer:
         self._alarm: asyncio.TimerHandle | None = None
         self._room_checked_ms = 0
         self._listener: asyncio.AbstractServer | None = None
-        self._spent_blame: dict[int, str] = {}
         self._fatal = False
         self.stopped: asyncio.Future[None] = loop.create_future()
         """Done when the last commit has landed and the threads have ended."""
@@ -169,9 +168,7 @@ class BrokerServer:
     def _end_leases(self, ended: list[Ended]) -> None:
         for end in ended:
             _log.info("holder ended lease=%d known=%s charged=%d", end.lease, end.known, len(end.charged))
-            self._commits.lease_ended(end.lease, end.charged, marks=not end.known)
-            if end.blame_path:
-                self._spent_blame[end.lease] = end.blame_path
+            self._commits.lease_ended(end.lease, end.charged, marks=not end.known, blame_path=end.blame_path)
         if ended:
             self._schedule_turn()
 
@@ -214,6 +211,8 @@ class BrokerServer:
                 self._send(effect)
             case Lookup():
                 self._look_up(effect)
+            case Forget():
+                Path(effect.blame_path).unlink(missing_ok=True)
             case Create():
                 self._create(effect.commit)
             case Swap():
@@ -250,8 +249,6 @@ class BrokerServer:
 
     def _landed(self, commit: Commit) -> None:
         self._commits.landed(commit, self._clock.now_ms())
-        for lease in [lease for lease in self._spent_blame if self._commits.machine.state.leases.get(lease) is None]:
-            Path(self._spent_blame.pop(lease)).unlink(missing_ok=True)
         # At once, not in the next round of the loop: the next swap should not wait for what came in meanwhile.
         self._turn()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from osqueue.broker.gate import Forget
 from osqueue.broker.loop import LINGER_MS, Create, Delete, Swap
 from osqueue.core import codec
 from osqueue.core.messages import (
@@ -288,3 +289,37 @@ def test_a_holder_that_is_gone_has_its_jobs_given_back_though_their_segment_is_n
     again.settle()
     stats = again.to(2, Reply)[-1].body
     assert (stats.ready, stats.delayed) == (499, 1)
+
+
+def test_a_blame_file_is_forgotten_only_when_what_it_says_has_landed() -> None:
+    bed = Bed()
+    bed.connect(1, "a")
+    bed.claim(1)
+    bed.push(1, b"1")
+    bed.settle()
+    [granted] = bed.to(1, Granted)
+
+    bed.loop.lease_ended(granted.lease, [1], marks=False, blame_path="blame/1")
+    bed.turn()
+
+    assert bed.waiting(Forget) == []
+    bed.land()
+    assert bed.waiting(Forget) == [Forget("blame/1")]
+
+
+def test_a_holder_that_ends_after_the_last_commit_is_left_to_the_next_broker() -> None:
+    bed = Bed()
+    bed.connect(1, "a")
+    bed.claim(1)
+    bed.push(1, b"1")
+    bed.settle()
+    [granted] = bed.to(1, Granted)
+    bed.loop.close()
+    bed.turn()
+
+    bed.loop.lease_ended(granted.lease, [1], marks=False, blame_path="blame/1")
+    bed.settle()
+
+    assert bed.loop.closed
+    assert bed.waiting(Forget) == []
+    assert [lease.number for lease in codec.decode_root(bed.root).leases] == [granted.lease]
