@@ -119,8 +119,12 @@ class Blame:
         return cls(path)
 
     def current(self, index: int) -> Blamed | None:
-        """The job that this slot's worker is on; None for none."""
-        return _read_slot(self._map, index)
+        """The job that this slot's worker is on; None for none, and after `close`."""
+        return None if self._map.closed else _read_slot(self._map, index)
+
+    def close(self) -> None:
+        """Unmap the file; it stays where it is."""
+        self._map.close()
 
 
 def read(path: Path | str) -> list[Blamed]:

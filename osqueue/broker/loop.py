@@ -330,6 +330,12 @@ class CommitLoop:
             case _:
                 assert_never(message)
 
+    def _numbered(self, connection: Connection, message: Numbered, now_ms: int) -> None:
+        elsewhere = self.machine.numbered(connection.session, connection.birth, message, now_ms)
+        if elsewhere:
+            self._collect()
+            self._leaving.append(Lookup(connection.number, 0, elsewhere))
+
     def _refuse(self, connection: Connection) -> None:
         connection.waiting.clear()
         self._effects.append(CloseConnection(connection.number))

@@ -19,8 +19,8 @@ from itertools import groupby
 from typing import NamedTuple
 
 from osqueue.core.lanes import ENDLESS, Head, Lane, LaneKey, Taken
-from osqueue.core.model import INLINE, Job, Root, RunLine
-from osqueue.core.runs import Runs
+from osqueue.core.model import INLINE, Job, Root
+from osqueue.core.runs import Runs, SlotRun, expand
 from osqueue.core.segment import LoadedSegments, Segment
 
 MAX_LANES = 256
@@ -60,9 +60,10 @@ class Backlog:
     # ------------------------------------------------------------------------------------------------------- opening
 
     def _open(self, root: Root) -> None:
-        leased = [run for lease in root.leases for run in lease.runs]
+        leased = [run for lease in root.leases for run in expand(lease.runs)]
+        returned = list(expand(root.returned))
         self._open_segments(root, leased)
-        held = Runs(leased + root.returned)
+        held = Runs(leased + returned)
         for job in root.dead:
             self.inline[job.id] = job
             self.dead[job.id] = None
@@ -75,12 +76,12 @@ class Backlog:
             self.deferred[job.id] = None
             if not held.find(INLINE, job.id):
                 self._schedule(job, root.now_ms)
-        self._return(root.returned)
+        self._return(returned)
 
-    def _open_segments(self, root: Root, leased: list[RunLine]) -> None:
+    def _open_segments(self, root: Root, leased: list[SlotRun]) -> None:
         for line in root.segments:
             self.add_segment(Segment(line))
-        for number, first, last in root.holes:
+        for number, first, last, _, _ in expand(root.holes):
             self.holes.add(number, first, last, 0)
             self.segments[number].holes += last - first + 1
         for object_, first, last, _, _ in leased:
@@ -197,7 +198,7 @@ class Backlog:
                 return sorted(heads, key=lambda pair: pair[0].job_id)
         return []
 
-    def give_back(self, runs: Iterable[RunLine]) -> list[tuple[str, int]]:
+    def give_back(self, runs: Iterable[SlotRun]) -> list[tuple[str, int]]:
         """Leased runs come back uncharged; says how many of which task."""
         runs = list(runs)
         for object_, first, last, _, _ in runs:
@@ -205,7 +206,7 @@ class Backlog:
                 self.segments[object_].leased -= last - first + 1
         return self._return(runs)
 
-    def _return(self, runs: Iterable[RunLine]) -> list[tuple[str, int]]:
+    def _return(self, runs: Iterable[SlotRun]) -> list[tuple[str, int]]:
         returned = []
         for object_, first, last, attempt, alone in runs:
             for key, a, b in self._by_lane(object_, first, last):
@@ -224,9 +225,9 @@ class Backlog:
             if a <= b:
                 yield (-span.priority, span.task), a, b
 
-    def returned(self) -> list[RunLine]:
-        """All runs that came back, for the root."""
-        return sorted(run for lane in self._lanes.values() for run in lane.returned)
+    def returned(self) -> Runs:
+        """All slots that came back."""
+        return Runs(run for lane in self._lanes.values() for run in lane.returned)
 
     def lanes(self) -> Iterable[Lane]:
         return self._lanes.values()

@@ -29,7 +29,8 @@ from osqueue.core.messages import (
     Outcome,
     Welcome,
 )
-from osqueue.core.model import INLINE, LeaseLine, RunLine
+from osqueue.core.model import INLINE, LeaseLine
+from osqueue.core.runs import SlotRun
 from osqueue.core.segment import NeedsObjectsError
 from osqueue.core.state import QueueState
 
@@ -216,7 +217,7 @@ class Claims:
         found = [self._state.backlog.locate(job_id) for job_id in wanted]
         return [p for p in found if p is not None and lease.runs.find(p.object, p.slot)]
 
-    def _places(self, runs: Iterable[RunLine]) -> list[Place]:
+    def _places(self, runs: Iterable[SlotRun]) -> list[Place]:
         """The jobs of some runs; those in damaged segments are left out, since nobody can say what they are.
 
         Raises:

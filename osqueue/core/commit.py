@@ -117,7 +117,7 @@ class CommitPlanner:
             ("tasks", state.counts.encoded()),
             *((name, self._section(name)) for name in names),
             ("leases", state.leases.encoded()),
-            ("returned", json.encode(state.backlog.returned())),
+            ("returned", json.encode(state.backlog.returned().lines())),
             ("sessions", state.sessions.encoded()),
             ("finished", state.finished.encoded()),
         ]
@@ -135,7 +135,7 @@ class CommitPlanner:
             case "segments":
                 return [segment.line for segment in backlog.in_order()]
             case "holes":
-                return [(number, first, last) for number, first, last, _, _ in backlog.holes]
+                return list(backlog.holes.lines())
             case "tail":
                 return [backlog.inline[job_id] for job_id in backlog.tail]
             case "deferred":

@@ -17,8 +17,8 @@ from itertools import islice
 from typing import NamedTuple
 
 from osqueue.core.messages import Handout
-from osqueue.core.model import INLINE, Job, RunLine, Span
-from osqueue.core.runs import Runs
+from osqueue.core.model import INLINE, Job, Span
+from osqueue.core.runs import Runs, SlotRun
 from osqueue.core.segment import Segment
 
 LaneKey = tuple[int, str]
@@ -34,7 +34,7 @@ class Taken:
         self.room_bytes = payload_bytes
         self.payload_bytes = 0
         self.handouts: list[Handout] = []
-        self.runs: list[RunLine] = []
+        self.runs: list[SlotRun] = []
         self.wanted: set[str] = set()
 
     @property

@@ -13,11 +13,12 @@ from collections.abc import Iterable
 import msgspec
 
 from osqueue.core.model import Job, LeaseLine
-from osqueue.core.runs import Runs
+from osqueue.core.runs import Runs, expand
 
-MAX_BYTES = 16 * 1024
-_LEASE_BYTES = 200
-_RUN_BYTES = 40
+MAX_BYTES = 8 * 1024
+"""Half of the root's part for leases: what they hold may come back, and then stands beside new ones for a while."""
+_LEASE_BYTES = 120
+_HOLDER_BYTES = 240
 
 
 class Lease:
@@ -29,7 +30,7 @@ class Lease:
         self.worker = line.worker
         self.standing = line.standing
         self.holder = line.holder
-        self.runs = Runs(line.runs)
+        self.runs = Runs(expand(line.runs))
         self.deadline_ms: int | None = None
         self.begun: frozenset[int] = frozenset()
         self.payload_bytes = 0
@@ -43,9 +44,13 @@ class Lease:
         self.runs.cut(object_, slot, slot)
         self.payload_bytes -= len(job.payload_bytes())
 
+    def potential_bytes(self) -> int:
+        """How much its line may take."""
+        return _LEASE_BYTES + self.runs.potential_bytes() + (_HOLDER_BYTES if self.holder is not None else 0)
+
     def line(self) -> LeaseLine:
         return LeaseLine(
-            self.number, self.session, list(self.runs), self.worker, standing=self.standing, holder=self.holder
+            self.number, self.session, self.runs.lines(), self.worker, standing=self.standing, holder=self.holder
         )
 
 
@@ -102,8 +107,7 @@ class Leases:
 
     def have_room(self) -> bool:
         """Whether the root has room for more runs; while not, claims wait."""
-        runs = sum(_LEASE_BYTES + _RUN_BYTES * lease.runs.count for lease in self._leases.values())
-        return runs <= MAX_BYTES - _RUN_BYTES
+        return sum(lease.potential_bytes() for lease in self._leases.values()) <= MAX_BYTES
 
     def held(self) -> Runs:
         """Every slot that some lease holds."""

@@ -34,6 +34,8 @@ from osqueue.core.messages import (
     IdRun,
     JobRecord,
     Numbered,
+    Push,
+    Pushed,
     Refused,
     Reply,
     SayAgain,
@@ -104,17 +106,21 @@ class QueueMachine:
 
     def hello(self, hello: Hello, now_ms: int) -> list[int]:
         """A session's connection begins; returns the watched ids that only the archive may know."""
-        state = self.state
         watched = self._look_at_watched(hello.watched)
         self._claims.hello(hello, now_ms)
+        return self._watch(hello.session, watched)
+
+    def _watch(self, session: str, watched: dict[int, str | None]) -> list[int]:
+        """Tell a session how these jobs end, or have ended; returns the ids that only the archive may know."""
+        state = self.state
         elsewhere = []
         for job_id, place_state in watched.items():
             if (record := state.finished.get(job_id)) is not None:
-                state.outbox.append((hello.session, Finished([_without_payload(record)])))
+                state.outbox.append((session, Finished([_without_payload(record)])))
             elif place_state is None:
                 elsewhere.append(job_id)
             else:
-                state.watchers[job_id] = hello.session
+                state.watchers[job_id] = session
                 if place_state == "dead":
                     state.tell_watcher(state.backlog.inline[job_id], "dead")
         return elsewhere
@@ -143,8 +149,11 @@ class QueueMachine:
 
     # ------------------------------------------------------------------------------------------------------ messages
 
-    def numbered(self, session_id: str, birth: int, message: Numbered, now_ms: int) -> None:
+    def numbered(self, session_id: str, birth: int, message: Numbered, now_ms: int) -> list[int]:
         """Apply an operation, or say its answer again.
+
+        Returns:
+            Of a watched push that is said again, the ids that only the archive may know; usually none.
 
         Raises:
             NeedsObjectsError: segments must be in memory first.
@@ -153,7 +162,7 @@ class QueueMachine:
         sessions = self.state.sessions
         if sessions.is_lost(session_id, birth):
             self._answer(session_id, message.number, _LOST)
-            return
+            return []
         session = sessions.get(session_id)
         if session is not None:
             session.acknowledge(message.acked)
@@ -161,10 +170,21 @@ class QueueMachine:
         if message.number > last + 1:
             self.state.outbox.append((session_id, SayAgain(last + 1)))
         elif session is not None and message.number <= last:
-            if (kept := session.answer(message.number)) is not None:
-                self._answer(session_id, message.number, kept)
+            return self._say_again(session, message)
         else:
             self._apply(session or self._open_session(session_id, birth), message, now_ms)
+        return []
+
+    def _say_again(self, session: Session, message: Numbered) -> list[int]:
+        kept = session.answer(message.number)
+        if kept is None:
+            return []
+        watched: dict[int, str | None] = {}
+        if isinstance(message.operation, Push) and message.operation.watch and isinstance(kept, Pushed):
+            # The watch went with the connection, and the client could not name ids in its hello that it never heard.
+            watched = self._look_at_watched(kept.ids)
+        self._answer(session.id, message.number, kept)
+        return self._watch(session.id, watched)
 
     def _open_session(self, session_id: str, birth: int) -> Session:
         session = self.state.sessions.open(session_id, birth, self._has_lease)

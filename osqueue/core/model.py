@@ -85,8 +85,18 @@ class Takeover(Struct, array_like=True, frozen=True):
     owner: str
 
 
-RunLine = tuple[int, int, int, int, bool]
-"""``[object, first slot, last slot, attempt, alone]``."""
+class RunLine(Struct, array_like=True, gc=False):
+    """Slots of one object, ``first`` … ``last``; all of them, or those whose bit is set in ``mask``.
+
+    ``mask`` is base64 of a bitmap whose lowest bit is slot ``first``. ``alone`` marks jobs whose holder was lost.
+    """
+
+    object: int
+    first: int
+    last: int
+    attempt: int = 0
+    alone: bool = False
+    mask: str = ""
 
 
 class LeaseLine(Struct, omit_defaults=True):
@@ -166,7 +176,7 @@ class Root(Frame, kw_only=True):
 
     tasks: dict[str, Counts] = {}
     segments: list[SegmentLine] = []
-    holes: list[tuple[int, int, int]] = []
+    holes: list[RunLine] = []
     tail: list[Job] = []
     deferred: list[Job] = []
     dead: list[Job] = []

@@ -2,40 +2,55 @@
 
 A run is ``(first, last, attempt, alone)`` within one object. Runs of an object are sorted and disjoint; neighbours of
 the same attempt and mark are one run, so a set that was handed out in order is a few numbers however many jobs it has.
+
+Rules:
+* On disk, runs that lie close together are one line with a bitmap, so that no order of leaving makes a set large: an
+  object takes a sixth of a byte for each of its slots at most (`potential_bytes`).
 """
 
 from __future__ import annotations
 
+from base64 import b64decode, b64encode
 from bisect import bisect_right
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from itertools import groupby
 
 from osqueue.core.model import RunLine
 
 Run = tuple[int, int, int, bool]
+"""First and last slot, attempt, alone."""
+SlotRun = tuple[int, int, int, int, bool]
+"""The object, and a run in it."""
 _LAST = float("inf")
+_LINE_BYTES = 32
+_BITS_PER_BYTE = 6
+"""Slots that a byte of base64 tells of."""
 
 
 class Runs:
     """A set of ``(object, slot)`` addresses, each with an attempt and a mark. Not thread-safe."""
 
-    def __init__(self, lines: list[RunLine] | None = None) -> None:
+    def __init__(self, runs: Iterable[SlotRun] = ()) -> None:
         self._by_object: dict[int, list[Run]] = {}
         self.slots = 0
-        for object_, first, last, attempt, alone in lines or ():
+        for object_, first, last, attempt, alone in runs:
             self.add(object_, first, last, attempt, alone=alone)
 
     def __bool__(self) -> bool:
         return self.slots > 0
 
-    def __iter__(self) -> Iterator[RunLine]:
+    def __iter__(self) -> Iterator[SlotRun]:
         for object_ in sorted(self._by_object):
             for first, last, attempt, alone in self._by_object[object_]:
                 yield (object_, first, last, attempt, alone)
 
-    @property
-    def count(self) -> int:
-        """How many runs the set is."""
-        return sum(map(len, self._by_object.values()))
+    def potential_bytes(self) -> int:
+        """How much the set may take on disk, whichever of its slots leave it."""
+        return sum(_potential_bytes(runs) for runs in self._by_object.values())
+
+    def lines(self) -> list[RunLine]:
+        """The set as it stands on disk."""
+        return [line for object_ in sorted(self._by_object) for line in _lines(object_, self._by_object[object_])]
 
     def objects(self) -> list[int]:
         """Numbers of the objects that have slots in the set."""
@@ -90,18 +105,6 @@ class Runs:
         self.slots -= sum(b - a + 1 for a, b, _, _ in out)
         return out
 
-    def take(self, limit: int) -> list[RunLine]:
-        """Take out the first ``limit`` slots, in order of object and slot."""
-        out: list[RunLine] = []
-        while limit > 0 and self._by_object:
-            object_ = min(self._by_object)
-            first, last, attempt, alone = self._by_object[object_][0]
-            last = min(last, first + limit - 1)
-            self.cut(object_, first, last)
-            out.append((object_, first, last, attempt, alone))
-            limit -= last - first + 1
-        return out
-
     def pop_object(self, object_: int) -> list[Run]:
         """Take out all of an object's runs."""
         runs = self._by_object.pop(object_, [])
@@ -115,3 +118,49 @@ class Runs:
                 for slot in range(first, last + 1):
                     target = slots.get(slot, (object_, slot))
                     self.add(target[0], target[1], target[1], attempt, alone=alone)
+
+
+def expand(lines: Iterable[RunLine]) -> Iterator[SlotRun]:
+    """The runs of some lines."""
+    for line in lines:
+        if not line.mask:
+            yield (line.object, line.first, line.last, line.attempt, line.alone)
+            continue
+        for first, last in _bit_runs(int.from_bytes(b64decode(line.mask), "little")):
+            yield (line.object, line.first + first, line.first + last, line.attempt, line.alone)
+
+
+def _potential_bytes(runs: list[Run]) -> int:
+    slots = sum(last - first + 1 for first, last, _, _ in runs)
+    kinds = len({run[2:] for run in runs})
+    span = runs[-1][1] - runs[0][0] + 1
+    return min(_LINE_BYTES * max(len(runs), slots // 2), kinds * (_LINE_BYTES + span // _BITS_PER_BYTE))
+
+
+def _lines(object_: int, runs: list[Run]) -> Iterator[RunLine]:
+    for (attempt, alone), members in groupby(sorted(runs, key=lambda run: (run[2:], run[0])), key=lambda run: run[2:]):
+        alike = list(members)
+        first, last = alike[0][0], alike[-1][1]
+        if len(alike) > 1 and _LINE_BYTES * len(alike) > _LINE_BYTES + (last - first) // _BITS_PER_BYTE:
+            yield RunLine(object_, first, last, attempt, alone, _mask(alike, first, last))
+        else:
+            yield from (RunLine(object_, run[0], run[1], attempt, alone) for run in alike)
+
+
+def _mask(runs: list[Run], first: int, last: int) -> str:
+    bits = 0
+    for a, b, _, _ in runs:
+        bits |= ((1 << (b - a + 1)) - 1) << (a - first)
+    return b64encode(bits.to_bytes((last - first) // 8 + 1, "little")).decode()
+
+
+def _bit_runs(bits: int) -> Iterator[tuple[int, int]]:
+    """First and last of each run of set bits."""
+    at = 0
+    while bits:
+        zeros = (bits & -bits).bit_length() - 1
+        bits >>= zeros
+        ones = (~bits & (bits + 1)).bit_length() - 1
+        yield (at + zeros, at + zeros + ones - 1)
+        bits >>= ones
+        at += zeros + ones

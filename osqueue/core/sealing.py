@@ -22,7 +22,6 @@ from osqueue.core.runs import Runs
 from osqueue.core.segment import MAX_BYTES, MAX_JOBS, Segment
 
 HOLES_BYTES = 8 * 1024
-_HOLE_BYTES = 24
 _MERGED_AT_ONCE = 8
 Allocate = Callable[[], tuple[int, int]]
 """Gives the next object number and the epoch."""
@@ -134,7 +133,7 @@ def worth_rewriting(backlog: Backlog) -> list[Segment]:
 
     Small ones come from sealing the tail, so only the newest are looked at.
     """
-    if sum(len(backlog.holes.of(number)) for number in backlog.holes.objects()) * _HOLE_BYTES > HOLES_BYTES:
+    if backlog.holes.potential_bytes() > HOLES_BYTES:
         worst = max(backlog.holes.objects(), key=lambda number: len(backlog.holes.of(number)))
         return [] if backlog.segments[worst].damaged else [backlog.segments[worst]]
     return _small_neighbours(backlog.newest(2 * _MERGED_AT_ONCE))

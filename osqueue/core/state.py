@@ -13,7 +13,8 @@ from osqueue.core.finished import Finished
 from osqueue.core.leases import Lease, Leases
 from osqueue.core.messages import Finished as FinishedNotice
 from osqueue.core.messages import FromBroker, JobError, JobRecord, Outcome
-from osqueue.core.model import INLINE, Frame, Job, Record, Root, RunLine
+from osqueue.core.model import INLINE, Frame, Job, Record, Root
+from osqueue.core.runs import SlotRun
 from osqueue.core.sessions import Sessions
 from osqueue.core.settings import QueueSettings
 
@@ -124,7 +125,7 @@ class QueueState:
 
     # ------------------------------------------------------------------------------------------------------- leases
 
-    def give_back(self, runs: Iterable[RunLine]) -> None:
+    def give_back(self, runs: Iterable[SlotRun]) -> None:
         """Runs that their lease no longer holds are ready again, uncharged."""
         for task, count in self.backlog.give_back(runs):
             self.counts.move(task, "leased", "ready", count)

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from osqueue.core import codec
+from osqueue.core import codec, sealing
 from osqueue.core.messages import (
     Ask,
     Cancelled,
@@ -545,3 +545,39 @@ def test_jobs_given_back_go_out_again_uncharged_before_new_ones(queue: Queue) ->
     again = session.claim(2, standing=True)
 
     assert [(job.id, job.attempt) for job in again] == [(2, 1), (4, 1)]
+
+
+def test_too_many_holes_have_their_segment_written_anew_and_leases_follow(
+    queue: Queue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sealing, "HOLES_BYTES", 400)
+    session = queue.session()
+    session.push(*[b'"%020d"' % n for n in range(3000)])
+    held = session.claim(10, standing=True)
+
+    session.cancel(*range(12, 3000, 2))
+    queue.reopen()
+    session.hello(held=[(job.id, job.attempt) for job in held])
+
+    assert session.lost() == []
+    assert codec.decode_root(queue.root).holes == []
+    assert session.report(*[_outcome(job, "succeeded") for job in held]).lost == []
+    assert [job.id for job in session.claim(3000, standing=True)] == [*range(11, 3000, 2), 3000]
+
+
+def test_claims_wait_while_the_leases_have_no_room(queue: Queue) -> None:
+    session = queue.session()
+    session.push(*[b"1"] * 2000)
+    jobs = session.claim(2000, standing=True)
+    session.report(*[_outcome(job, "returned") for job in jobs[::2]])
+    others = [queue.session(f"w{n}") for n in range(100)]
+
+    for other in others:
+        other.claim(3, standing=True)
+
+    assert len(queue.machine.state.leases.encoded()) <= 16 * 1024
+    assert sum(bool(other.lease) for other in others) < 100
+    for other in [other for other in others if other.lease]:
+        queue.machine.goodbye(other.name, queue.now_ms)
+        queue.commit()
+    assert all(other.lease for other in others)
