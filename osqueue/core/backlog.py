@@ -13,6 +13,7 @@ Rules:
 from __future__ import annotations
 
 from bisect import bisect_right, insort
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from heapq import heappop, heappush
 from itertools import groupby
@@ -67,8 +68,8 @@ class Backlog:
         for job in root.dead:
             self.inline[job.id] = job
             self.dead[job.id] = None
+        self._add_tail(root.tail)
         for job in root.tail:
-            self._add_tail(job)
             if not held.find(INLINE, job.id):
                 self.lane_of(job).tail[job.id] = None
         for job in root.deferred:
@@ -128,16 +129,16 @@ class Backlog:
 
     # ---------------------------------------------------------------------------------------------------- coming in
 
-    def push(self, job: Job) -> None:
-        """A new job that is ready: it joins the tail."""
-        self._add_tail(job)
-        self.lane_of(job).tail[job.id] = None
+    def push(self, jobs: list[Job]) -> None:
+        """New jobs of one lane that are ready: they join the tail."""
+        self._add_tail(jobs)
+        self.lane_of(jobs[0]).tail.update((job.id, None) for job in jobs)
 
-    def _add_tail(self, job: Job) -> None:
-        self.inline[job.id] = job
-        self.tail[job.id] = None
+    def _add_tail(self, jobs: list[Job]) -> None:
+        self.inline.update((job.id, job) for job in jobs)
+        self.tail.update((job.id, None) for job in jobs)
         self.dirty.add("tail")
-        self.tail_bytes += _size(job)
+        self.tail_bytes += sum(map(_size, jobs))
 
     def defer(self, job: Job, now_ms: int) -> bool:
         """A job that waits until ``job.due_ms``; False if that is not in the future, so that it is ready."""
@@ -276,14 +277,17 @@ class Backlog:
 
     # ------------------------------------------------------------------------------------------------------ leaving
 
-    def remove_leased(self, place: Place) -> None:
-        """A leased job is finished, or copied elsewhere."""
-        if place.object == INLINE:
-            self.forget_inline(place.job)
-            return
-        segment = self.segments[place.object]
-        segment.leased -= 1
-        self.drop_if_spent(segment)
+    def remove_leased(self, places: list[Place]) -> None:
+        """Leased jobs are finished, or copied elsewhere."""
+        for number, count in Counter([place.object for place in places]).items():
+            if number != INLINE:
+                segment = self.segments[number]
+                segment.leased -= count
+                self.drop_if_spent(segment)
+                continue
+            for place in places:
+                if place.object == INLINE:
+                    self.forget_inline(place.job)
 
     def remove_waiting(self, place: Place) -> None:
         """A job that nobody holds leaves early."""

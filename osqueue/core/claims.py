@@ -200,7 +200,7 @@ class Claims:
         state = self._state
         pays = self._who_pays(lease, charged, marks=marks)
         for place in pays:
-            lease.release(place.object, place.slot, place.job)
+            lease.release(place)
             error = JobError("HostLost", "the job's holder was lost while it ran the job")
             outcome = Outcome(place.job.id, place.job.attempts + 1, "failed", error=error, worker=lease.worker)
             state.charge(place, outcome, now_ms=now_ms, seed=self._seed)

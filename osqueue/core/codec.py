@@ -44,6 +44,10 @@ def digest(data: bytes) -> str:
 
 def clean(values: Sequence[bytes]) -> list[bool]:
     """Say of each value whether it may be spliced into JSON as it is."""
+    different = set(values)
+    if len(different) * 2 < len(values):
+        known = dict(zip(different, clean(list(different)), strict=True))
+        return [known[value] for value in values]
     joined = b"[" + b",".join(values) + b"]"
     if _plain(joined) and _holds_exactly(joined, values):
         return [_shallow(value) for value in values]
@@ -64,6 +68,8 @@ def _holds_exactly(joined: bytes, values: Sequence[bytes]) -> bool:
 
 
 def _shallow(value: bytes) -> bool:
+    if len(value) < 2 * MAX_DEPTH:
+        return True
     return value.count(b"[") + value.count(b"{") <= MAX_DEPTH or _depth(value) <= MAX_DEPTH
 
 
@@ -213,6 +219,7 @@ def _either(raw: object, base64: object) -> bytes | None:
 # ---------------------------------------------------------------------------------------------------------------- time
 
 
+@lru_cache(maxsize=4096)
 def iso(ms: int) -> str:
     """ISO 8601 UTC with milliseconds."""
     seconds, rest = divmod(ms, 1000)

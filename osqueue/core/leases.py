@@ -12,7 +12,8 @@ from collections.abc import Iterable
 
 import msgspec
 
-from osqueue.core.model import Job, LeaseLine
+from osqueue.core.backlog import Place
+from osqueue.core.model import LeaseLine
 from osqueue.core.runs import Runs, expand
 
 MAX_BYTES = 8 * 1024
@@ -39,10 +40,15 @@ class Lease:
     def has_deadline(self) -> bool:
         return self.holder is None
 
-    def release(self, object_: int, slot: int, job: Job) -> None:
-        """The lease no longer holds a job."""
-        self.runs.cut(object_, slot, slot)
-        self.payload_bytes -= len(job.payload_bytes())
+    def holds(self, place: Place, attempt: int) -> bool:
+        """Whether it holds this attempt of a job."""
+        run = self.runs.find(place.object, place.slot)
+        return run is not None and run[2] == attempt
+
+    def release(self, place: Place) -> bool:
+        """It no longer holds a job; says whether the job was marked."""
+        self.payload_bytes -= len(place.job.payload_bytes())
+        return self.runs.cut(place.object, place.slot, place.slot)[0][3]
 
     def potential_bytes(self) -> int:
         """How much its line may take."""

@@ -122,7 +122,8 @@ class QueueMachine:
             else:
                 state.watchers[job_id] = session
                 if place_state == "dead":
-                    state.tell_watcher(state.backlog.inline[job_id], "dead")
+                    job = state.backlog.inline[job_id]
+                    state.tell_watcher(job, "dead", job.attempts)
         return elsewhere
 
     def _look_at_watched(self, watched: list[IdRun]) -> dict[int, str | None]:

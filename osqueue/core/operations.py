@@ -5,6 +5,7 @@ Each checks first and changes last: it returns `Refused`, or raises `NeedsObject
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable
 from typing import assert_never
 
@@ -84,9 +85,10 @@ class Operations:
         state = self._state
         due_ms = policy.due_ms(now_ms, push.delay_s)
         first = state.frame.next_id
-        for payload, clean in zip(push.payloads, codec.clean(push.payloads), strict=True):
-            job = Job(
-                id=state.frame.next_id,
+        count = len(push.payloads)
+        jobs = [
+            Job(
+                id=job_id,
                 pushed_ms=now_ms,
                 payload=Raw(payload) if clean else UNSET,
                 payload_base64=UNSET if clean else payload,
@@ -96,14 +98,18 @@ class Operations:
                 max_attempts=push.max_attempts,
                 due_ms=due_ms if push.delay_s > 0 else 0,
             )
-            state.frame.next_id += 1
-            if push.delay_s > 0:
+            for job_id, payload, clean in zip(
+                range(first, first + count), push.payloads, codec.clean(push.payloads), strict=True
+            )
+        ]
+        state.frame.next_id += count
+        if push.delay_s > 0:
+            for job in jobs:
                 state.backlog.defer(job, now_ms)
-            else:
-                state.backlog.push(job)
-            if push.watch:
-                state.watchers[job.id] = session
-        count = state.frame.next_id - first
+        elif jobs:
+            state.backlog.push(jobs)
+        if push.watch:
+            state.watchers.update((job.id, session) for job in jobs)
         state.counts.move(push.task, None, "delayed" if due_ms > now_ms else "ready", count)
         state.counts[push.task].pushed += count
         return Pushed([(first, first + count - 1)] if count else [])
@@ -139,36 +145,42 @@ class Operations:
         places = self.locate(outcome.id for outcome in report.outcomes)
         clean = codec.clean([o.result if o.verdict == "succeeded" else b"0" for o in report.outcomes])
         lost = []
+        succeeded: list[Place] = []
         for outcome, place, is_clean in zip(report.outcomes, places, clean, strict=True):
-            if place is None or not self._settle(lease, place, outcome, now_ms, clean=is_clean):
+            if place is None or not lease.holds(place, outcome.attempt):
                 lost.append(outcome.id)
+            elif outcome.verdict == "succeeded":
+                lease.release(place)
+                succeeded.append(place)
+                self._state.finish(place.job, "succeeded", now_ms=now_ms, outcome=outcome, clean=is_clean)
+            else:
+                self._settle(lease, place, outcome, now_ms)
+        self._remove(succeeded)
         if not lease.standing and not lease.runs:
             self._state.leases.end(lease)
         return Reported(lost)
 
-    def _settle(self, lease: Lease, place: Place, outcome: Outcome, now_ms: int, *, clean: bool) -> bool:
-        """One outcome; False if the lease does not hold this attempt of the job."""
+    def _remove(self, succeeded: list[Place]) -> None:
+        """Jobs that have just succeeded leave their places."""
+        for task, count in Counter([place.job.task for place in succeeded]).items():
+            self._state.counts.move(task, "leased", "succeeded", count)
+        self._state.backlog.remove_leased(succeeded)
+
+    def _settle(self, lease: Lease, place: Place, outcome: Outcome, now_ms: int) -> None:
+        """An attempt that the lease holds and that has not succeeded."""
         state = self._state
-        run = lease.runs.find(place.object, place.slot)
-        if run is None or run[2] != outcome.attempt:
-            return False
-        lease.release(place.object, place.slot, place.job)
-        job = place.job
+        alone = lease.release(place)
         match outcome.verdict:
-            case "succeeded":
-                state.backlog.remove_leased(place)
-                state.counts.move(job.task, "leased", "succeeded")
-                job = structs.replace(job, attempts=outcome.attempt)
-                state.finish(job, "succeeded", now_ms=now_ms, outcome=outcome, clean=clean)
             case "failed" | "dead":
                 state.charge(place, outcome, now_ms=now_ms, seed=self._seed)
             case "returned":
-                state.give_back([(place.object, place.slot, place.slot, outcome.attempt, run[3])])
+                state.give_back([(place.object, place.slot, place.slot, outcome.attempt, alone)])
             case "cancelled":
                 self._end(place, outcome, now_ms)
+            case "succeeded":
+                raise AssertionError("a success is not settled here")
             case _:
                 assert_never(outcome.verdict)
-        return True
 
     # --------------------------------------------------------------------------------------- cancel, requeue, discard
 
@@ -186,7 +198,7 @@ class Operations:
                 state.counts.move(place.job.task, source, "cancelled")
                 state.finish(place.job, "cancelled", now_ms=now_ms)
             elif cancel.running and (lease := state.lease_of(place)) is not None:
-                lease.release(place.object, place.slot, place.job)
+                lease.release(place)
                 notices.setdefault(lease.session, []).append(job_id)
                 self._end(place, None, now_ms)
                 if not lease.standing and not lease.runs:
@@ -199,7 +211,7 @@ class Operations:
 
     def _end(self, place: Place, outcome: Outcome | None, now_ms: int) -> None:
         """A leased job that is cancelled."""
-        self._state.backlog.remove_leased(place)
+        self._state.backlog.remove_leased([place])
         self._state.counts.move(place.job.task, "leased", "cancelled")
         self._state.finish(place.job, "cancelled", now_ms=now_ms, outcome=outcome)
 

@@ -85,6 +85,8 @@ class Runs:
         runs = self._by_object.get(object_)
         if runs is None:
             return []
+        if first == last and runs[0][0] == first:
+            return self._cut_head(object_, runs)
         start = bisect_right(runs, (first, _LAST))
         if start and runs[start - 1][1] >= first:
             start -= 1
@@ -104,6 +106,18 @@ class Runs:
             del self._by_object[object_]
         self.slots -= sum(b - a + 1 for a, b, _, _ in out)
         return out
+
+    def _cut_head(self, object_: int, runs: list[Run]) -> list[Run]:
+        """Cut the very first slot: what mostly leaves, since jobs end roughly in the order in which they began."""
+        first, last, attempt, alone = runs[0]
+        if first < last:
+            runs[0] = (first + 1, last, attempt, alone)
+        else:
+            del runs[0]
+            if not runs:
+                del self._by_object[object_]
+        self.slots -= 1
+        return [(first, first, attempt, alone)]
 
     def pop_object(self, object_: int) -> list[Run]:
         """Take out all of an object's runs."""

@@ -49,6 +49,7 @@ class QueueState:
     def finish(self, job: Job, state: str, *, now_ms: int, outcome: Outcome | None = None, clean: bool = True) -> None:
         """Write a job's record; ``outcome`` is its last attempt's, ``clean`` whether the result is plain JSON."""
         result = outcome.result if outcome is not None and state == "succeeded" else None
+        attempts = job.attempts if outcome is None or result is None else outcome.attempt
         self.finished.add(
             Record(
                 id=job.id,
@@ -56,7 +57,7 @@ class QueueState:
                 payload=job.payload,
                 payload_base64=job.payload_base64,
                 state=state,  # type: ignore[arg-type]
-                attempts=job.attempts,
+                attempts=attempts,
                 errors=job.errors,
                 result=Raw(b"null" if result is None else result) if clean else UNSET,
                 result_base64=UNSET if clean or result is None else result,
@@ -67,9 +68,10 @@ class QueueState:
                 priority=job.priority or UNSET,
             )
         )
-        self.tell_watcher(job, state, result)
+        if self.watchers:
+            self.tell_watcher(job, state, attempts, result)
 
-    def tell_watcher(self, job: Job, state: str, result: bytes | None = None) -> None:
+    def tell_watcher(self, job: Job, state: str, attempts: int, result: bytes | None = None) -> None:
         """Tell the session that waits for this job, if any, how it ended."""
         session = self.watchers.pop(job.id, None)
         if session is not None:
@@ -77,7 +79,7 @@ class QueueState:
                 id=job.id,
                 task=job.task,
                 state=state,  # type: ignore[arg-type]
-                attempts=job.attempts,
+                attempts=attempts,
                 errors=job.errors,
                 result=result,
             )
@@ -94,7 +96,7 @@ class QueueState:
     def charge(self, place: Place, outcome: Outcome, *, now_ms: int, seed: str) -> None:
         """A leased job's attempt failed: it leaves its place, whole, for the deferred or the dead."""
         job = self._charged(place.job, outcome, now_ms)
-        self.backlog.remove_leased(place)
+        self.backlog.remove_leased([place])
         if outcome.verdict == "dead" or job.attempts >= policy.attempts_allowed(job, self.settings):
             self.bury(job)
             return
@@ -121,7 +123,7 @@ class QueueState:
         """A job that has failed for good."""
         self.backlog.bury(job)
         self.counts.move(job.task, "leased", "dead")
-        self.tell_watcher(job, "dead")
+        self.tell_watcher(job, "dead", job.attempts)
 
     # ------------------------------------------------------------------------------------------------------- leases
 
