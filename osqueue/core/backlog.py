@@ -289,6 +289,22 @@ class Backlog:
                 if place.object == INLINE:
                     self.forget_inline(place.job)
 
+    def take_tail(self) -> tuple[list[Job], set[int]]:
+        """The whole tail leaves the root: its jobs by id, and the ids of those that nobody has taken."""
+        jobs = [self.inline.pop(job_id) for job_id in self.tail]
+        waiting: set[int] = set()
+        for lane in self._lanes.values():
+            waiting.update(lane.tail)
+            lane.tail.clear()
+        self.tail.clear()
+        self.tail_bytes = 0
+        self.dirty.add("tail")
+        return jobs, waiting
+
+    def came_back(self, place: Place) -> bool:
+        """Whether the job was given back and waits to go out again."""
+        return self.lane_of(place.job).returned.find(place.object, place.slot) is not None
+
     def remove_waiting(self, place: Place) -> None:
         """A job that nobody holds leaves early."""
         lane = self.lane_of(place.job)

@@ -12,10 +12,11 @@ Rules:
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from itertools import groupby
+from itertools import chain
 
 from osqueue.core import codec
 from osqueue.core.backlog import Backlog, Place
+from osqueue.core.lanes import LaneKey
 from osqueue.core.model import INLINE, Job, SegmentLine, Span
 from osqueue.core.objects import segment_key
 from osqueue.core.runs import Runs
@@ -23,9 +24,10 @@ from osqueue.core.segment import MAX_BYTES, MAX_JOBS, Segment
 
 HOLES_BYTES = 8 * 1024
 _MERGED_AT_ONCE = 8
+Address = tuple[int, int]
 Allocate = Callable[[], tuple[int, int]]
 """Gives the next object number and the epoch."""
-Moves = dict[int, dict[int, tuple[int, int]]]
+Moves = dict[int, dict[int, Address]]
 """Old object → old slot → new address, of jobs that somebody holds or gave back."""
 
 
@@ -46,13 +48,9 @@ class Sealing:
     def seal_tail(self) -> None:
         """Write the whole tail out."""
         backlog = self._backlog
-        places = [Place(INLINE, job_id, backlog.inline[job_id]) for job_id in backlog.tail]
-        held = {place.slot for place in places if place.slot not in backlog.lane_of(place.job).tail}
-        for place in places:
-            lane = backlog.lane_of(place.job)
-            lane.tail.pop(place.slot, None)
-            backlog.forget_inline(place.job)
-        self._write(places, lambda place: place.slot in held)
+        jobs, waiting = backlog.take_tail()
+        held = {job.id: (INLINE, job.id) for job in jobs if job.id not in waiting} if len(waiting) < len(jobs) else {}
+        self._write(jobs, held)
 
     def rewrite(self, segments: list[Segment], leased: Runs) -> None:
         """Write neighbours anew, without what has left them.
@@ -63,30 +61,31 @@ class Sealing:
         """
         backlog = self._backlog
         places = [Place(s.number, slot, job) for s in segments for slot, job in enumerate(s.loaded())]
-        waiting = {(p.object, p.slot) for p in places if backlog.is_waiting(p)}
-        held = {(p.object, p.slot) for p in places if leased.find(p.object, p.slot)}
-        held.update((p.object, p.slot) for p in places if backlog.lane_of(p.job).returned.find(p.object, p.slot))
-        live = [p for p in places if (p.object, p.slot) in waiting or (p.object, p.slot) in held]
+        held = {p.job.id: (p.object, p.slot) for p in places if leased.find(p.object, p.slot) or backlog.came_back(p)}
+        jobs = [p.job for p in places if p.job.id in held or backlog.is_waiting(p)]
         for segment in segments:
             backlog.let_go(segment)
-        self._write(live, lambda place: (place.object, place.slot) in held)
+        self._write(sorted(jobs, key=lambda job: job.id), held)
 
-    def _write(self, places: list[Place], is_held: Callable[[Place], bool]) -> None:
-        for part in _parts(sorted(places, key=lambda place: place.job.id)):
+    def _write(self, jobs: list[Job], held: dict[int, Address]) -> None:
+        for part in _parts(jobs):
             number, epoch = self._allocate()
-            part.sort(key=lambda p: (-p.job.priority, p.job.task, not is_held(p), p.job.id))
-            spans = list(_spans(part, is_held))
-            for slot, place in enumerate(part):
-                if is_held(place):
-                    self.moves.setdefault(place.object, {})[place.slot] = (number, slot)
-            self._add(number, epoch, [place.job for place in part], spans)
+            lanes = _by_lane(part, held)
+            ordered = list(chain.from_iterable(lanes.values()))
+            if held:
+                self._note_moves(ordered, held, number)
+            self._add(number, epoch, ordered, _spans(lanes, held))
         self._move_returned()
+
+    def _note_moves(self, jobs: list[Job], held: dict[int, Address], number: int) -> None:
+        for slot, job in enumerate(jobs):
+            if (old := held.get(job.id)) is not None:
+                self.moves.setdefault(old[0], {})[old[1]] = (number, slot)
 
     def _add(self, number: int, epoch: int, jobs: list[Job], spans: list[Span]) -> None:
         data = codec.encode_segment(number, epoch, jobs)
         ids = [job.id for job in jobs]
-        line = SegmentLine(number, epoch, codec.digest(data), len(data), min(ids), max(ids), spans)
-        segment = Segment(line, jobs)
+        segment = Segment(SegmentLine(number, epoch, codec.digest(data), len(data), min(ids), max(ids), spans), jobs)
         self.objects[segment_key(number, epoch)] = data
         self._backlog.add_segment(segment)
         self._backlog.offer(segment)
@@ -102,24 +101,36 @@ class Sealing:
             self._backlog.segments[number].leased = sum(last - first + 1 for first, last, _, _ in leased.of(number))
 
 
-def _spans(part: list[Place], is_held: Callable[[Place], bool]) -> Iterator[Span]:
+def _by_lane(jobs: list[Job], held: dict[int, Address]) -> dict[LaneKey, list[Job]]:
+    """Jobs by lane, highest priority first; in each those that somebody holds, then the waiting, both by id."""
+    lanes: dict[LaneKey, list[Job]] = {}
+    for job in jobs:
+        lanes.setdefault((-job.priority, job.task), []).append(job)
+    if held:
+        for members in lanes.values():
+            members.sort(key=lambda job: job.id not in held)
+    return dict(sorted(lanes.items()))
+
+
+def _spans(lanes: dict[LaneKey, list[Job]], held: dict[int, Address]) -> list[Span]:
+    spans = []
     first = 0
-    for (priority, task), group in groupby(part, key=lambda place: (place.job.priority, place.job.task)):
-        members = list(group)
-        taken = sum(map(is_held, members))
-        yield Span(priority, task, first, len(members), taken)
+    for (minus_priority, task), members in lanes.items():
+        taken = sum(job.id in held for job in members) if held else 0
+        spans.append(Span(-minus_priority, task, first, len(members), taken))
         first += len(members)
+    return spans
 
 
-def _parts(places: list[Place]) -> Iterator[list[Place]]:
-    part: list[Place] = []
+def _parts(jobs: list[Job]) -> Iterator[list[Job]]:
+    part: list[Job] = []
     size = 0
-    for place in places:
-        job_bytes = len(place.job.payload_bytes())
+    for job in jobs:
+        job_bytes = len(job.payload_bytes())
         if part and (len(part) == MAX_JOBS or size + job_bytes > MAX_BYTES):
             yield part
             part, size = [], 0
-        part.append(place)
+        part.append(job)
         size += job_bytes
     if part:
         yield part
