@@ -1,0 +1,76 @@
+"""Exit statuses, and which error ends a command with which.
+
+===  ==========================================================
+0    done
+1    a job died, an id is unknown, ``verify`` found damage
+2    wrong usage or refused settings
+3    the queue cannot be reached or opened
+4    the store failed, or another broker took over
+130  stopped by SIGINT
+141  whoever read the output has gone
+143  stopped by SIGTERM
+===  ==========================================================
+"""
+
+from __future__ import annotations
+
+from osqueue.errors import (
+    AccessDenied,
+    Corrupt,
+    Fenced,
+    JobNotFound,
+    PoolBroken,
+    QueueFull,
+    QueueLocked,
+    Rejected,
+    Unavailable,
+)
+from osqueue.storage import StorageError
+
+DONE = 0
+FAILED = 1
+WRONG_USAGE = 2
+UNREACHABLE = 3
+STORE_FAILED = 4
+INTERRUPTED = 130
+OUTPUT_CLOSED = 141
+TERMINATED = 143
+
+
+class UsageError(Exception):
+    """The command was asked for something that cannot be; the message says what to write instead."""
+
+
+class CannotOpen(Exception):
+    """The queue cannot be reached or opened; the message says why."""
+
+
+class Terminated(KeyboardInterrupt):
+    """SIGTERM has arrived: everything that ends in order at a Ctrl-C does so at this too."""
+
+
+# The first class that fits decides, so subclasses stand before their bases.
+_STATUS_OF: tuple[tuple[type[BaseException], int], ...] = (
+    (JobNotFound, FAILED),
+    (AccessDenied, UNREACHABLE),
+    (QueueFull, STORE_FAILED),
+    (Rejected, WRONG_USAGE),
+    (PoolBroken, WRONG_USAGE),
+    (CannotOpen, UNREACHABLE),
+    (QueueLocked, UNREACHABLE),
+    (StorageError, STORE_FAILED),
+    (Unavailable, UNREACHABLE),
+    (Corrupt, STORE_FAILED),
+    (Fenced, STORE_FAILED),
+    (OSError, STORE_FAILED),
+    (UsageError, WRONG_USAGE),
+    (ValueError, WRONG_USAGE),
+    (TypeError, WRONG_USAGE),
+    (Terminated, TERMINATED),
+    (KeyboardInterrupt, INTERRUPTED),
+)
+
+
+def of(error: BaseException) -> int | None:
+    """The exit status for an error that ended a command; None for one that is a bug of ours."""
+    return next((status for kind, status in _STATUS_OF if isinstance(error, kind)), None)

@@ -1,0 +1,85 @@
+"""``osqueue push``: add jobs."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+
+import msgspec
+
+from osqueue.cli import exit_status
+from osqueue.cli.command import Command, add_json, add_target, count, seconds
+from osqueue.cli.exit_status import UsageError
+from osqueue.cli.line_source import BrokenLine, LineSource, decode_json
+from osqueue.cli.target import OpenQueue, open_queue
+from osqueue.errors import Rejected
+
+
+def _add_arguments(parser: argparse.ArgumentParser) -> None:
+    add_target(parser)
+    parser.add_argument("payload", metavar="JSON", nargs="?", help="one payload")
+    parser.add_argument("--file", metavar="F", help="a payload from each line of a file; - is standard input")
+    parser.add_argument("--lines", action="store_true", help="take each line of the file as a string, not as JSON")
+    parser.add_argument("--task", metavar="T", default="default", help="the handler's name (default: default)")
+    parser.add_argument("--delay", metavar="S", type=seconds, default=0.0, help="seconds to wait before the first run")
+    parser.add_argument("--priority", metavar="N", type=int, default=0, help="higher runs first, -1000 to 1000")
+    parser.add_argument("--timeout", metavar="S", type=seconds, help="seconds after which a run is killed")
+    parser.add_argument("--max-attempts", metavar="N", type=count, help="runs before the job is dead")
+    add_json(parser)
+
+
+def _run(options: argparse.Namespace) -> int:
+    if (options.payload is None) == (options.file is None):
+        raise UsageError("push takes either one JSON payload or --file")
+    if options.payload is not None:
+        return _push_one(options)
+    with LineSource(options.file, lines=options.lines) as source, open_queue(options.target, create=True) as queue:
+        with _naming_what_was_pushed(source):
+            ids = _push(queue, source.encoded(), options)
+        _print_ids(ids, options)
+    return exit_status.DONE
+
+
+def _push_one(options: argparse.Namespace) -> int:
+    if options.lines:
+        raise UsageError("--lines belongs to --file")
+    decode_json(options.payload)
+    payload = msgspec.json.format(options.payload.encode(), indent=-1)
+    with open_queue(options.target, create=True) as queue:
+        _print_ids(_push(queue, [payload], options), options)
+    return exit_status.DONE
+
+
+def _push(queue: OpenQueue, payloads: Iterable[bytes], options: argparse.Namespace) -> Sequence[int]:
+    return queue.push_many(
+        payloads,
+        task=options.task,
+        delay=options.delay,
+        priority=options.priority,
+        timeout=options.timeout,
+        max_attempts=options.max_attempts,
+    )
+
+
+@contextmanager
+def _naming_what_was_pushed(source: LineSource) -> Iterator[None]:
+    try:
+        yield
+    except (BrokenLine, Rejected) as error:
+        place = "" if isinstance(error, BrokenLine) else f"{source.where()}: "
+        error.args = (f"{place}{error}; {getattr(error, 'pushed', 0)} jobs were pushed before it",)
+        raise
+
+
+def _print_ids(ids: Sequence[int], options: argparse.Namespace) -> None:
+    first, last = (ids[0], ids[-1]) if ids else (None, None)
+    if options.json:
+        print(msgspec.json.encode({"pushed": len(ids), "first_id": first, "last_id": last}).decode())
+    elif options.file is None:
+        print(first)
+    else:
+        print(f"pushed {len(ids)} jobs" + (f": {first} to {last}" if ids else ""))
+
+
+PUSH = Command("push", "add jobs, durable when the command has ended", _add_arguments, _run)

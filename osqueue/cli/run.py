@@ -1,0 +1,89 @@
+"""``osqueue run``: a batch, start to end, in a pool of worker processes."""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import os
+import sys
+
+from osqueue.cli import exit_status
+from osqueue.cli.command import Command, count, seconds
+from osqueue.cli.exit_status import UsageError
+from osqueue.cli.line_source import BrokenLine, LineSource
+from osqueue.cli.target import find_directory
+from osqueue.clock import boot_ms
+from osqueue.core.messages import Stats
+from osqueue.errors import Rejected
+from osqueue.pool import LocalPool
+
+
+def _add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("handler", metavar="MODULE:FUNCTION", help="called with each payload, in worker processes")
+    parser.add_argument("--file", metavar="F", required=True, help="a payload from each line; - is standard input")
+    parser.add_argument("--lines", action="store_true", help="take each line as a string, not as JSON")
+    parser.add_argument("-j", "--workers", metavar="N", type=count, help="worker processes (default: one a CPU)")
+    parser.add_argument("--path", metavar="DIR", help="keep the queue here; running again goes on with what was left")
+    parser.add_argument("--grace", metavar="S", type=seconds, default=10.0, help="seconds to wait before a stop kills")
+
+
+def _run(options: argparse.Namespace) -> int:
+    _make_importable(options.handler)
+    if options.path is not None:
+        find_directory(options.path, create=True)
+    try:
+        with LineSource(options.file, lines=options.lines) as source:
+            return _run_batch(source, options)
+    except KeyboardInterrupt as stop:
+        if options.path is not None:
+            stop.args = (f"{str(stop) or 'stopped by Ctrl-C'}; what has not finished waits in {options.path}",)
+        raise
+
+
+def _make_importable(handler: str) -> None:
+    """Put the current directory where workers look for modules, and refuse early what none of them could import."""
+    sys.path.insert(0, os.getcwd())
+    module, _, function = handler.partition(":")
+    if not module or not function:
+        raise UsageError(f"{handler!r} is no handler; write module:function")
+    try:
+        found = importlib.util.find_spec(module)
+    except (ImportError, ValueError):
+        found = None
+    if found is None:
+        raise UsageError(f"there is no module {module!r} here or on Python's path handler={handler}")
+
+
+def _run_batch(source: LineSource, options: argparse.Namespace) -> int:
+    started_ms = boot_ms()
+    refusal: BrokenLine | Rejected | None = None
+    with LocalPool(options.handler, workers=options.workers, path=options.path, grace=options.grace) as pool:
+        before = pool.stats()
+        try:
+            pool.push_many(source.values())
+        except (BrokenLine, Rejected) as error:
+            # What came before the bad line is pushed, so it runs to its end; then the command fails.
+            refusal = error
+        after = pool.join()
+    _report(before, after, (boot_ms() - started_ms) / 1000)
+    if refusal is not None:
+        raise _explained(refusal, source)
+    return exit_status.FAILED if after.dead > before.dead else exit_status.DONE
+
+
+def _report(before: Stats, after: Stats, took_s: float) -> None:
+    succeeded = after.succeeded - before.succeeded
+    dead = after.dead - before.dead
+    cancelled = after.cancelled - before.cancelled
+    jobs = succeeded + dead + cancelled
+    parts = [f"{succeeded} succeeded", f"{dead} dead"] + ([f"{cancelled} cancelled"] if cancelled else [])
+    print(f"{jobs} jobs in {took_s:.1f} s ({jobs / max(took_s, 0.001):.0f}/s): {', '.join(parts)}")
+
+
+def _explained(refusal: BrokenLine | Rejected, source: LineSource) -> UsageError:
+    place = "" if isinstance(refusal, BrokenLine) else f"{source.where()}: "
+    pushed = getattr(refusal, "pushed", 0)
+    return UsageError(f"{place}{refusal}; {pushed} jobs were pushed before it, and have run")
+
+
+RUN = Command("run", "run a function over every line of a file, in worker processes", _add_arguments, _run)

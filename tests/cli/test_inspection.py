@@ -1,0 +1,168 @@
+from __future__ import annotations
+
+import json
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from osqueue import Broker
+from tests.cli.command_line import arguments_for, document, documents, environment, osqueue, succeed
+
+
+@pytest.fixture
+def queue(tmp_path: Path) -> Path:
+    """A directory with a queue ``jobs``: 1 succeeded, 2 dead, 3 delayed, 4 ready with bytes that are no JSON."""
+    with Broker.open(tmp_path / "jobs") as broker:
+        broker.push(b'{"n":1}')
+        broker.push(b"2", task="resize")
+        done, failed = broker.claim("worker-1"), broker.claim("worker-1", tasks=("resize",))
+        assert done is not None
+        assert failed is not None
+        broker.complete(done, result=b'{"ok":true}')
+        broker.fail(failed, "no such image\x1b[2J", retry=False)
+        broker.push(b"3", delay=3600, priority=7)
+        broker.push(b"\x1b[31m\xff")
+    return tmp_path
+
+
+def test_status_counts_jobs_by_state_and_task(queue: Path) -> None:
+    status = document("status", "jobs", cwd=queue)
+
+    assert {name: status[name] for name in ("ready", "delayed", "running", "succeeded", "dead", "cancelled")} == {
+        "ready": 1,
+        "delayed": 1,
+        "running": 0,
+        "succeeded": 1,
+        "dead": 1,
+        "cancelled": 0,
+    }
+    assert status["pushed"] == 4
+    assert status["oldest_ready_s"] >= 0
+    assert status["tasks"]["resize"]["dead"] == 1
+
+
+def test_status_for_people_names_the_command_that_shows_dead_jobs(queue: Path) -> None:
+    output = succeed("status", "jobs", cwd=queue)
+
+    assert "osqueue list jobs --state dead" in output
+    assert "resize" in output
+
+
+def test_list_shows_what_is_not_finished_by_id(queue: Path) -> None:
+    assert [(r["id"], r["state"]) for r in documents("list", "jobs", cwd=queue)] == [
+        (2, "dead"),
+        (3, "delayed"),
+        (4, "ready"),
+    ]
+
+
+def test_list_may_be_narrowed_to_a_state(queue: Path) -> None:
+    (dead,) = documents("list", "--state", "dead", "jobs", cwd=queue)
+
+    assert dead["id"] == 2
+    assert dead["errors"][0]["message"].startswith("no such image")
+
+
+def test_bytes_that_are_no_json_are_printed_as_base64(queue: Path) -> None:
+    record = documents("list", "jobs", "--state", "ready", cwd=queue)[0]
+
+    assert "payload" not in record
+    assert record["payload_base64"] == "G1szMW3/"
+
+
+def test_no_stored_byte_controls_the_terminal(queue: Path) -> None:
+    output = succeed("list", "jobs", cwd=queue) + succeed("show", "jobs", "2", cwd=queue)
+
+    assert "\x1b" not in output
+    assert "no such image\\x1b[2J" in output
+
+
+def test_show_prints_a_finished_job_with_its_result(queue: Path) -> None:
+    record = document("show", "jobs", "1", cwd=queue)
+
+    assert (record["state"], record["payload"], record["result"]) == ("succeeded", {"n": 1}, {"ok": True})
+    assert record["finished_at"].endswith("Z")
+
+
+def test_show_for_people_has_the_error_of_each_attempt(queue: Path) -> None:
+    output = succeed("show", "jobs", "2", cwd=queue)
+
+    assert "state     dead" in output
+    assert "attempt 1" in output
+
+
+def test_an_unknown_id_ends_with_status_1(queue: Path) -> None:
+    done = osqueue("show", "jobs", "99", cwd=queue)
+
+    assert done.returncode == 1
+    assert "99" in done.stderr
+
+
+def test_an_id_that_is_no_number_is_wrong_usage(queue: Path) -> None:
+    assert osqueue("show", "jobs", "first", cwd=queue).returncode == 2
+
+
+def test_history_has_finished_jobs_alone(queue: Path) -> None:
+    assert [record["id"] for record in documents("history", "jobs", cwd=queue)] == [1]
+    assert [record["id"] for record in documents("history", "jobs", "--since", "1h", cwd=queue)] == [1]
+    assert documents("history", "jobs", "--since", "2999-01-01", cwd=queue) == []
+
+
+def test_history_for_people_is_a_table(queue: Path) -> None:
+    header, row = succeed("history", "jobs", cwd=queue).splitlines()
+
+    assert header.split() == ["ID", "STATE", "TASK", "ATTEMPTS", "FINISHED", "RESULT"]
+    assert row.split()[:4] == ["1", "succeeded", "default", "1"]
+    assert row.endswith('{"ok":true}')
+
+
+def test_an_empty_queue_lists_nothing(tmp_path: Path) -> None:
+    Broker.open(tmp_path / "jobs").close()
+
+    assert succeed("list", "jobs", cwd=tmp_path) == ""
+
+
+@pytest.mark.parametrize("command", [["status"], ["list"], ["history"], ["verify"], ["show"]])
+@pytest.mark.parametrize("target", ["nowhere", "empty", "file", "s3://bucket/jobs", "localhost:9090"])
+def test_what_is_no_queue_cannot_be_opened_and_none_is_made(command: list[str], target: str, tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "file").touch()
+    operands = [target, "1"] if command == ["show"] else [target]
+
+    done = osqueue(*command, *operands, cwd=tmp_path)
+
+    assert done.returncode == 3
+    assert target in done.stderr
+    assert sorted(path.name for path in tmp_path.rglob("*")) == ["empty", "file"]
+
+
+def test_a_damaged_root_cannot_be_opened(queue: Path) -> None:
+    root = queue / "jobs" / "queue.json"
+    root.write_bytes(root.read_bytes().replace(b'"n":1', b'"n":2').replace(b'"version":', b'"version": '))
+
+    done = osqueue("status", "jobs", cwd=queue)
+
+    assert done.returncode == 3
+    assert "queue.json" in done.stderr
+
+
+def test_a_reader_that_goes_away_ends_the_output_quietly(tmp_path: Path) -> None:
+    with Broker.open(tmp_path / "jobs") as broker:
+        broker.push_many(json.dumps("x" * 50).encode() for _ in range(5000))
+    listing = subprocess.Popen(
+        arguments_for("list", "jobs", "--json"),
+        cwd=tmp_path,
+        env=environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+    assert listing.stdout is not None
+    listing.stdout.readline()
+
+    listing.stdout.close()
+
+    assert listing.stderr is not None
+    with listing.stderr:
+        assert listing.stderr.read() == b""
+    assert listing.wait(30) == 141

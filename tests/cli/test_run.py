@@ -1,0 +1,139 @@
+from __future__ import annotations
+
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.cli.command_line import DEADLINE_S, arguments_for, document, documents, environment, osqueue, succeed
+
+HANDLERS = """
+import os, time
+
+def double(number):
+    return 2 * number
+
+def append(line):
+    with open("lines.txt", "a") as file:
+        file.write(line + "\\n")
+
+def fail_on_two(number):
+    if number == 2:
+        raise ValueError("two")
+
+def wait(number):
+    open(f"started-{number}", "w").close()
+    time.sleep(60)
+"""
+
+
+@pytest.fixture
+def directory(tmp_path: Path) -> Path:
+    (tmp_path / "handlers.py").write_text(HANDLERS)
+    (tmp_path / "items.jsonl").write_text("1\n2\n3\n")
+    return tmp_path
+
+
+def test_a_batch_runs_to_its_end_and_is_counted(directory: Path) -> None:
+    output = succeed("run", "handlers:double", "--file", "items.jsonl", "-j", "2", "--path", "jobs", cwd=directory)
+
+    assert output.startswith("3 jobs in ")
+    assert output.endswith(": 3 succeeded, 0 dead\n")
+    assert [record["result"] for record in documents("history", "jobs", cwd=directory)] == [2, 4, 6]
+
+
+def test_lines_are_strings_from_standard_input_in_a_private_queue(directory: Path) -> None:
+    succeed("run", "handlers:append", "--lines", "--file", "-", "-j", "1", cwd=directory, stdin="b\na\n")
+
+    assert (directory / "lines.txt").read_text() == "b\na\n"
+
+
+def test_a_job_that_died_gives_status_1_and_its_error(directory: Path) -> None:
+    done = osqueue("run", "handlers:fail_on_two", "--file", "items.jsonl", "--path", "jobs", "-j", "1", cwd=directory)
+
+    assert done.returncode == 1
+    assert "2 succeeded, 1 dead" in done.stdout
+    assert "two" in done.stderr
+
+
+def test_a_broken_line_lets_what_came_before_finish(directory: Path) -> None:
+    (directory / "items.jsonl").write_text("1\n2\n{broken\n4\n")
+
+    done = osqueue("run", "handlers:double", "--file", "items.jsonl", "--path", "jobs", "-j", "1", cwd=directory)
+
+    assert done.returncode == 2
+    assert "items.jsonl:3: not JSON" in done.stderr
+    assert "2 jobs were pushed before it" in done.stderr
+    assert document("status", "jobs", cwd=directory)["succeeded"] == 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["nowhere:double", "--file", "items.jsonl"], "nowhere"),
+        (["handlers", "--file", "items.jsonl"], "module:function"),
+        (["handlers:double"], "--file"),
+        (["handlers:double", "--file", "items.jsonl", "-j", "0"], "-j"),
+        (["handlers:double", "--file", "missing.jsonl"], "missing.jsonl"),
+        (["handlers:triple", "--file", "items.jsonl", "-j", "1"], "triple"),
+    ],
+    ids=lambda value: " ".join(value)[:40],
+)
+def test_wrong_usage_is_explained(arguments: list[str], message: str, directory: Path) -> None:
+    done = osqueue("run", *arguments, cwd=directory)
+
+    assert done.returncode == 2
+    assert message in done.stderr
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_stops_within_the_grace_and_nothing_is_lost(
+    number: signal.Signals, status: int, directory: Path
+) -> None:
+    arguments = ["run", "handlers:wait", "--file", "items.jsonl", "--path", "jobs", "-j", "1", "--grace", "0.5"]
+    running = subprocess.Popen(
+        arguments_for(*arguments), cwd=directory, env=environment(), stderr=subprocess.PIPE, stdout=subprocess.PIPE
+    )
+    wait_for(directory / "started-1")
+
+    running.send_signal(number)
+
+    _, errors = running.communicate(timeout=DEADLINE_S)
+    assert running.returncode == status
+    assert b"Traceback" not in errors
+    assert document("status", "jobs", cwd=directory)["ready"] == 3
+
+
+def test_a_second_run_goes_on_with_what_was_left(directory: Path) -> None:
+    succeed("push", "jobs", "--file", "items.jsonl", cwd=directory)
+
+    output = succeed("run", "handlers:double", "--path", "jobs", "--file", "/dev/null", "-j", "1", cwd=directory)
+
+    assert "3 succeeded" in output
+
+
+def test_other_commands_join_a_running_batch(directory: Path) -> None:
+    arguments = ["run", "handlers:wait", "--file", "items.jsonl", "--path", "jobs", "-j", "1", "--grace", "0"]
+    running = subprocess.Popen(arguments_for(*arguments), cwd=directory, env=environment(), stderr=subprocess.DEVNULL)
+    try:
+        wait_for(directory / "started-1")
+
+        assert succeed("push", "jobs", "4", cwd=directory) == "4\n"
+        status = document("status", "jobs", cwd=directory)
+
+        assert status["pushed"] == 4
+        assert status["running"] + status["ready"] == 4
+        assert document("show", "jobs", "4", cwd=directory)["state"] == "ready"
+        assert succeed("verify", "jobs", cwd=directory).endswith("no problems\n")
+    finally:
+        running.send_signal(signal.SIGINT)
+        running.wait(DEADLINE_S)
+
+
+def wait_for(path: Path) -> None:
+    deadline = time.monotonic() + DEADLINE_S
+    while not path.exists():
+        assert time.monotonic() < deadline, f"{path.name} did not appear"
+        time.sleep(0.02)
