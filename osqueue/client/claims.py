@@ -1,0 +1,74 @@
+"""What a holder of claimed jobs says about them: outcomes, and signs of life."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from types import TracebackType
+from typing import Any, Self
+
+from osqueue.client.job import Job, iso
+from osqueue.core.messages import JobError, Outcome
+from osqueue.errors import LeaseLost, OsqueueError
+
+
+def success(job: Job[Any], result: bytes, now_ms: int) -> Outcome:
+    """The job is done."""
+    return Outcome(job.id, job.attempt, "succeeded", job._claimed_ms, now_ms, result)
+
+
+def failure(job: Job[Any], error: JobError | BaseException | str, now_ms: int) -> Outcome:
+    """The attempt failed, and the job may be tried again."""
+    told = job_error(error, job.attempt, now_ms)
+    return Outcome(job.id, job.attempt, "failed", job._claimed_ms, now_ms, error=told)
+
+
+def job_error(error: JobError | BaseException | str, attempt: int, now_ms: int) -> JobError:
+    """A failure as the queue keeps it."""
+    if isinstance(error, JobError):
+        return error
+    if isinstance(error, BaseException):
+        return JobError(type(error).__qualname__, str(error)[:2048], attempt=attempt, at=iso(now_ms))
+    if not isinstance(error, str):
+        raise TypeError(f"error is text or an exception, not {type(error).__name__}")
+    return JobError("Failed", error[:2048], attempt=attempt, at=iso(now_ms))
+
+
+class Heartbeats:
+    """Signs of life in the background, for the length of a ``with`` block. See `Client.heartbeating`.
+
+    Attributes:
+        lost: set once the lease was lost.
+    """
+
+    def __init__(self, beat: Callable[[], None], interval_s: float) -> None:
+        self.lost = threading.Event()
+        self._beat = beat
+        self._interval_s = interval_s
+        self._ended = threading.Event()
+        self._error: OsqueueError | None = None
+        self._thread = threading.Thread(target=self._run, name="osqueue-heartbeat", daemon=True)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._ended.set()
+        self._thread.join()
+        if self.lost.is_set() and kind is None:
+            raise self._error or LeaseLost("the lease was lost")
+
+    def _run(self) -> None:
+        while not self._ended.wait(self._interval_s):
+            try:
+                self._beat()
+            except LeaseLost as error:
+                self._error = error
+                self.lost.set()
+                return
+            except OsqueueError:
+                # Not reached now: nothing is lost before the term ends, and the next beat may get through.
+                continue

@@ -1,0 +1,368 @@
+"""The blocking face of a queue: one method per operation, from any thread."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from osqueue.client.claims import Heartbeats, failure, success
+from osqueue.client.connection import Connection
+from osqueue.client.face import Face, expect, itself, open_connection, to_bytes
+from osqueue.client.job import Job, claimed
+from osqueue.client.push_many import PushMany
+from osqueue.client.runs import from_runs
+from osqueue.core.messages import (
+    Beaten,
+    Cancel,
+    Changed,
+    Claim,
+    Discard,
+    GetJob,
+    GetStats,
+    History,
+    JobError,
+    JobRecord,
+    ListJobs,
+    Outcome,
+    Page,
+    Push,
+    Pushed,
+    Report,
+    Reported,
+    Requeue,
+    State,
+    Stats,
+)
+from osqueue.errors import JobNotFound, LeaseLost, OsqueueError, Unavailable
+from osqueue.reactor import LoopThread
+from osqueue.settings import PushOptions, duration, push_options, task_name, whole
+from osqueue.transport.unix import UnixConnector
+
+
+class Client:
+    """A connection to a queue's broker. Payloads and results are bytes.
+
+    Every method may be called from any thread, blocks until the broker has answered, and repeats itself over lost
+    connections and new brokers for 60 seconds before it raises `Unavailable`.
+    """
+
+    def __init__(self, reactor: LoopThread, connection: Connection) -> None:
+        """For those who start a broker; others use `connect`."""
+        self._face = Face(reactor, connection)
+
+    @classmethod
+    def connect(cls, directory: str | os.PathLike[str]) -> Client:
+        """Join the broker that has a directory open.
+
+        Raises:
+            Unavailable: no broker has it open.
+            AccessDenied: its socket belongs to another user.
+        """
+        reactor = LoopThread("osqueue-client")
+        path = Path(directory).absolute()
+        connection = open_connection(reactor, UnixConnector(path))
+        try:
+            reactor.run(connection.start()).result()
+        except OSError as error:
+            reactor.stop()
+            raise Unavailable(f"no broker answers in this directory path={path} reason={error.strerror}") from error
+        except BaseException:
+            reactor.stop()
+            raise
+        return cls(reactor, connection)
+
+    def close(self) -> None:
+        """Leave the queue. What is claimed and not finished goes back when its lease ends."""
+        face = self._face
+        if face.reactor.stopped:
+            return
+        face.reactor.run(face.connection.close(OsqueueError("this queue connection has been closed"))).result()
+        face.reactor.stop()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    # ---------------------------------------------------------------------------------------------------------- pushing
+
+    def push(
+        self,
+        payload: bytes,
+        *,
+        task: str = "default",
+        delay: float = 0,
+        priority: int = 0,
+        timeout: float | None = None,
+        max_attempts: int | None = None,
+    ) -> int:
+        """Add one job; durable on return.
+
+        Args:
+            payload: what its handler gets, at most ``max_payload`` bytes; JSON, if handlers of a pool are to read it.
+            task: the name of its handler.
+            delay: seconds before it may run.
+            priority: from -1,000 to 1,000; higher ones first.
+            timeout: seconds that an attempt may take.
+            max_attempts: runs until it is dead; None for the queue's own.
+
+        Returns:
+            The job's id.
+
+        Raises:
+            PayloadTooLarge, QueueFull: nothing was pushed.
+            Unavailable: unknown whether it was pushed; ``error.again()`` repeats this very push.
+        """
+        options = push_options(task=task, delay=delay, priority=priority, timeout=timeout, max_attempts=max_attempts)
+        data = self._face.check_size(payload)
+        return self._face.operate(push_operation([data], options), Pushed, lambda pushed: pushed.ids[0][0])
+
+    def push_many(
+        self,
+        payloads: Iterable[bytes],
+        *,
+        task: str = "default",
+        delay: float = 0,
+        priority: int = 0,
+        timeout: float | None = None,
+        max_attempts: int | None = None,
+    ) -> Sequence[int]:
+        """Add a job for each payload of an iterable, read as it is needed; durable on return.
+
+        Args:
+            payloads: any iterable; memory stays constant.
+            task, delay, priority, timeout, max_attempts: as `push`.
+
+        Returns:
+            The ids, in order, kept as runs.
+
+        Raises:
+            Exception: a payload or the broker was the cause, or the iterable itself raised; what came before is
+                pushed, and the error's ``pushed`` says how many jobs that are.
+        """
+        options = push_options(task=task, delay=delay, priority=priority, timeout=timeout, max_attempts=max_attempts)
+        face = self._face
+
+        def start(batch: list[bytes]) -> Any:
+            return face.start(push_operation(batch, options), lambda body: expect(body, Pushed).ids)
+
+        return PushMany(start).run(map(face.check_size, payloads))
+
+    # --------------------------------------------------------------------------------------------------------- claiming
+
+    def claim(
+        self, worker: str | None = None, *, wait: float = 0, tasks: Sequence[str] = ("default",)
+    ) -> Job[bytes] | None:
+        """Take a job.
+
+        Args:
+            worker: a name that is kept with the job.
+            wait: seconds to wait for one.
+            tasks: the tasks that may be taken.
+
+        Returns:
+            The job, or None when there was none.
+        """
+        jobs = self.claim_many(1, worker, wait=wait, tasks=tasks)
+        return jobs[0] if jobs else None
+
+    def claim_many(
+        self, jobs: int, worker: str | None = None, *, wait: float = 0, tasks: Sequence[str] = ("default",)
+    ) -> list[Job[bytes]]:
+        """Take up to ``jobs`` jobs, under one lease; see `claim`."""
+        if isinstance(tasks, str):
+            raise TypeError(f"tasks is a sequence of names, not one name tasks={tasks!r}")
+        claim = Claim(
+            0,
+            [task_name(task) for task in tasks],
+            whole("jobs", jobs, least=1),
+            wait_s=duration("wait", wait, least=0),
+            worker=worker or "",
+        )
+        face = self._face
+        return face.claim(claim, lambda granted: [claimed(job, granted.lease, face.now_ms()) for job in granted.jobs])
+
+    def heartbeat(self, job: Job[Any]) -> None:
+        """Say that the job is still worked on; its lease goes on for one more term.
+
+        Raises:
+            LeaseLost: it is no longer held.
+        """
+
+        def held(beaten: Beaten) -> None:
+            if not beaten.held:
+                raise _lease_lost(job)
+
+        self._face.heartbeat(job._lease, [job.id], held)
+
+    def heartbeating(self, job: Job[Any], interval: float = 5.0) -> Heartbeats:
+        """A ``with`` block during which heartbeats are sent in the background.
+
+        Args:
+            job: a claimed job.
+            interval: seconds between heartbeats; well below the queue's ``lease``.
+
+        Raises:
+            LeaseLost: on leaving the block, when the lease was lost meanwhile; ``.lost`` is then set.
+        """
+        return Heartbeats(lambda: self.heartbeat(job), duration("interval", interval))
+
+    def complete(self, job: Job[Any], result: bytes = b"null") -> None:
+        """Finish a job, with its result.
+
+        Raises:
+            LeaseLost: it is no longer held; nothing changed.
+        """
+        self._report(job, success(job, to_bytes(result), self._face.now_ms()))
+
+    def fail(
+        self,
+        job: Job[Any],
+        error: str | BaseException | JobError = "",
+        *,
+        retry: bool = True,
+        delay: float | None = None,
+    ) -> None:
+        """End an attempt without success.
+
+        Args:
+            job: a claimed job.
+            error: why; kept with the job.
+            retry: False for dead at once.
+            delay: seconds until the next attempt; None for the queue's own back-off.
+
+        Raises:
+            LeaseLost: it is no longer held; nothing changed.
+        """
+        delay_s = None if delay is None else duration("delay", delay, least=0)
+        outcome = failure(job, error, self._face.now_ms())
+        outcome.retry_delay_s = delay_s
+        outcome.verdict = "failed" if retry else "dead"
+        self._report(job, outcome)
+
+    def _report(self, job: Job[Any], outcome: Outcome) -> None:
+        def accepted(reported: Reported) -> None:
+            if job.id in reported.lost:
+                raise _lease_lost(job)
+
+        self._face.operate(Report(job._lease, [outcome]), Reported, accepted)
+
+    # --------------------------------------------------------------------------------------------------------- managing
+
+    def cancel(self, job_id: int) -> bool:
+        """End a job that is not final, running or not; it never runs again.
+
+        Returns:
+            False when it was final already.
+
+        Raises:
+            JobNotFound: no job has this id.
+        """
+        return bool(self._change(Cancel([job_id])))
+
+    def requeue(self, ids: int | Iterable[int]) -> list[int]:
+        """Run dead jobs again, with ``max_attempts`` more; their errors are kept.
+
+        Returns:
+            The ids that were dead, and now wait.
+
+        Raises:
+            JobNotFound: none of the ids is a job's.
+        """
+        return self._change(Requeue(id_list(ids)))
+
+    def discard(self, ids: int | Iterable[int]) -> list[int]:
+        """Drop dead jobs into the archive, as dead.
+
+        Returns:
+            The ids that were dead, and are now archived.
+
+        Raises:
+            JobNotFound: none of the ids is a job's.
+        """
+        return self._change(Discard(id_list(ids)))
+
+    def _change(self, operation: Cancel | Requeue | Discard) -> list[int]:
+        def ids(changed: Changed) -> list[int]:
+            if changed.unknown and len(changed.unknown) == len(operation.ids):
+                raise JobNotFound(f"no job has this id id={', '.join(map(str, changed.unknown[:5]))}")
+            return [*from_runs(changed.ids)]
+
+        return self._face.operate(operation, Changed, ids)
+
+    # ---------------------------------------------------------------------------------------------------------- reading
+
+    def get(self, job_id: int) -> JobRecord:
+        """A job, live or archived.
+
+        Raises:
+            JobNotFound: no job has this id.
+        """
+
+        def first(page: Page) -> JobRecord:
+            if not page.jobs:
+                raise JobNotFound(f"no job has this id id={job_id}")
+            return page.jobs[0]
+
+        return self._face.ask(GetJob(whole("job_id", job_id, least=0, most=2**63 - 1)), Page, first)
+
+    def stats(self) -> Stats:
+        """Counts of the whole queue, and of each task."""
+        return self._face.ask(GetStats(), Stats, itself)
+
+    def list(self, state: State | None = None) -> Iterator[JobRecord]:
+        """Jobs of one state that are not in the archive, by id; None for all of them."""
+        return self._face.pages(ListJobs(state))
+
+    def dead(self) -> Iterator[JobRecord]:
+        """Dead jobs, with their errors."""
+        return self.list("dead")
+
+    def history(self, since_ms: int = 0) -> Iterator[JobRecord]:
+        """Finished jobs that ended at or after a time, in milliseconds since 1970."""
+        return self._face.pages(History(since_ms))
+
+    def wait_idle(self, tasks: Sequence[str] = ("default",), timeout: float | None = None) -> Stats:
+        """Wait until no job of these tasks is ready, delayed or running.
+
+        Returns:
+            The counts at that moment.
+
+        Raises:
+            TimeoutError: not within ``timeout`` seconds.
+        """
+        timeout_s = None if timeout is None else duration("timeout", timeout, least=0)
+        return self._face.wait_idle([*tasks], timeout_s)
+
+
+def push_operation(payloads: Sequence[bytes], options: PushOptions, *, watch: bool = False) -> Push:
+    """The operation that pushes these payloads."""
+    return Push(
+        payloads if isinstance(payloads, list) else [*payloads],
+        options.task,
+        options.priority,
+        options.delay_s,
+        options.timeout_s,
+        options.max_attempts,
+        watch,
+    )
+
+
+def _lease_lost(job: Job[Any]) -> LeaseLost:
+    return LeaseLost(f"the job is no longer held under this lease id={job.id}")
+
+
+def id_list(ids: int | Iterable[int]) -> list[int]:
+    """One id or several, as a list.
+
+    Raises:
+        TypeError: something else.
+    """
+    given = [ids] if isinstance(ids, int) else [*ids]
+    return [whole("id", one, least=0, most=2**63 - 1) for one in given]

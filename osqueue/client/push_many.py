@@ -1,0 +1,100 @@
+"""Pushing any iterable: lazily, in batches that grow, with few in flight, in constant memory.
+
+Rules:
+* A batch starts small, so that the first jobs run early, and doubles up to what one operation may carry.
+* A slow iterable's jobs do not wait for a batch to fill: one that is older than `BATCH_AGE_MS` leaves with the next
+  item.
+* An error ends it: what came before is pushed, and the error's ``pushed`` says how many.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+
+from osqueue import clock
+from osqueue.client.exchange import Operating
+from osqueue.client.runs import Ids
+from osqueue.core.messages import IdRun
+from osqueue.core.settings import MIB
+from osqueue.errors import OsqueueError
+
+FIRST_BATCH_JOBS = 64
+BATCH_JOBS = 10_000
+BATCH_BYTES = MIB
+BATCH_AGE_MS = 50
+IN_FLIGHT = 4
+
+Start = Callable[[list[bytes]], Operating[list[IdRun]]]
+
+
+class PushMany:
+    """One call of ``push_many``, in the caller's thread.
+
+    Args:
+        start: begins the push of one batch.
+    """
+
+    def __init__(self, start: Start) -> None:
+        self._start = start
+        self._in_flight: deque[Operating[list[IdRun]]] = deque()
+        self._ids = Ids()
+        self._source_error: Exception | None = None
+
+    def run(self, payloads: Iterable[bytes]) -> Ids:
+        """Push them all; the ids, in order.
+
+        Raises:
+            Exception: whatever the iterable raised, or an error of the push, with ``pushed`` set.
+        """
+        try:
+            for batch in self._batches(payloads):
+                self._settle(IN_FLIGHT - 1)
+                self._in_flight.append(self._start(batch))
+            self._settle(0)
+            if self._source_error is not None:
+                raise self._source_error
+        except Exception as error:
+            self._count_the_rest()
+            with contextlib.suppress(AttributeError):  # an exception with slots cannot say it
+                error.pushed = len(self._ids)  # type: ignore[attr-defined]
+            raise
+        return self._ids
+
+    def _batches(self, payloads: Iterable[bytes]) -> Iterator[list[bytes]]:
+        """The payloads in batches; an error of the iterable ends them and is kept for later."""
+        batch: list[bytes] = []
+        size = since_ms = 0
+        limit = FIRST_BATCH_JOBS
+        for payload in self._until_error(payloads):
+            if batch and size + len(payload) > BATCH_BYTES:
+                yield batch
+                batch, size = [], 0
+            if not batch:
+                since_ms = clock.boot_ms()
+            batch.append(payload)
+            size += len(payload)
+            if len(batch) >= limit or clock.boot_ms() - since_ms >= BATCH_AGE_MS:
+                yield batch
+                batch, size = [], 0
+                limit = min(2 * limit, BATCH_JOBS)
+        if batch:
+            yield batch
+
+    def _until_error(self, payloads: Iterable[bytes]) -> Iterator[bytes]:
+        try:
+            yield from payloads
+        except Exception as error:  # noqa: BLE001  kept, and raised when what came before it is pushed
+            self._source_error = error
+
+    def _settle(self, in_flight: int) -> None:
+        """Wait until no more than so many batches are unanswered."""
+        while len(self._in_flight) > in_flight:
+            self._ids.extend(self._in_flight.popleft().result())
+
+    def _count_the_rest(self) -> None:
+        """After an error: wait for what is on its way, since the error's ``pushed`` counts it."""
+        while self._in_flight:
+            with contextlib.suppress(OsqueueError):  # the first error is the one to tell
+                self._settle(0)

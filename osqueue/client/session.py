@@ -1,0 +1,205 @@
+"""One client's session with a queue, over whatever connections come and go.
+
+    connected ─▶ Hello ─▶ Welcome ─▶ unanswered operations again, in order ─▶ open calls again ─▶ new ones
+
+Rules:
+* A session is a random id and a birth, told by its first `Welcome`; it outlives connections and brokers.
+* Operations are numbered and said again (`osqueue.client.operations`); calls are asked again
+  (`osqueue.client.calls`); jobs whose end is awaited are named in every hello (`osqueue.client.watch`).
+* Sans-I/O: messages in, messages out through `outbox`; called from one thread; ``now_ms`` is the boot clock.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Protocol
+
+from osqueue.client.calls import Calls
+from osqueue.client.operations import Operations
+from osqueue.client.watch import Watch
+from osqueue.core.messages import (
+    Answer,
+    Beaten,
+    Cancelled,
+    Claim,
+    Finished,
+    FromBroker,
+    Goodbye,
+    Granted,
+    Hello,
+    Holder,
+    Lost,
+    Refused,
+    Reply,
+    SayAgain,
+    ToBroker,
+    Welcome,
+)
+from osqueue.errors import OsqueueError
+
+SESSION_LOST = "session_lost"
+
+
+class Keeper(Protocol):
+    """Whoever holds the session's standing lease: a supervisor."""
+
+    def held(self) -> list[tuple[int, int]]:
+        """Id and attempt of each job that it still has."""
+
+    def welcomed(self, lease: int) -> None:
+        """A connection stands; what was claimed before is forgotten, ``lease`` goes on (0: none yet)."""
+
+    def granted(self, message: Granted) -> None:
+        """Jobs for the standing lease."""
+
+    def cancelled(self, ids: list[int]) -> None:
+        """These jobs are to be stopped."""
+
+    def lost(self, ids: list[int]) -> None:
+        """These jobs are no longer held."""
+
+
+class Session:
+    """See the module. Not thread-safe.
+
+    Args:
+        new_id: makes the session's random id, and another if the broker forgets the session.
+        holder: the process that the standing lease ends with; None for a session that has no such lease.
+        keeper: who holds that lease.
+    """
+
+    def __init__(
+        self, new_id: Callable[[], str], *, holder: Holder | None = None, keeper: Keeper | None = None
+    ) -> None:
+        self._new_id = new_id
+        self._id = new_id()
+        self._birth = 0
+        self._holder = holder
+        self._keeper = keeper
+        self._offset_ms: int | None = None
+        self._lost_ms: int | None = 0
+        self.operations = Operations()
+        self.calls = Calls()
+        self.watch = Watch()
+        self.open = False
+        """Whether a connection stands and has been welcomed."""
+        self.stale = False
+        """Whether the connection is another session's by now, and must be replaced: a connection says hello once."""
+        self.max_payload_bytes = 0
+        """The queue's limit; 0 while unknown."""
+        self.epoch = 0
+        self._outbox: list[ToBroker] = []
+
+    @property
+    def busy(self) -> bool:
+        """Whether an operation or a call has not been answered."""
+        return bool(len(self.operations) or len(self.calls))
+
+    def now_ms(self, boot_ms: int) -> int | None:
+        """The broker's time; None before the first welcome."""
+        return None if self._offset_ms is None else boot_ms + self._offset_ms
+
+    # -------------------------------------------------------------------------------------------------------- events in
+
+    def connected(self) -> None:
+        """A new connection stands: say hello."""
+        held = self._keeper.held() if self._keeper is not None else []
+        self.stale = False
+        self._outbox = [Hello(self._id, self._birth, self._holder, held, self.watch.runs())]
+
+    def disconnected(self, now_ms: int) -> None:
+        """The connection has ended."""
+        self.open = False
+        self._lost_ms = now_ms
+        self._outbox.clear()
+        self.calls.disconnected()
+
+    def received(self, message: FromBroker, now_ms: int) -> None:
+        """Take one message in."""
+        match message:
+            case Welcome():
+                self._welcomed(message, now_ms)
+            case Answer():
+                self._answered(message, now_ms)
+            case SayAgain():
+                self._outbox += self.operations.repeat(message.number)
+            case Granted():
+                self._granted(message)
+            case Beaten() | Reply():
+                self.calls.answered(message)
+            case Finished():
+                self.watch.finished(message.jobs)
+            case Cancelled() | Lost():
+                self._stop(message)
+
+    def claim_standing(self, tasks: list[str], jobs: int, worker: str) -> None:
+        """Ask for jobs into the standing lease; dropped while there is no connection, since a new one begins anew."""
+        if self.open:
+            self._outbox.append(Claim(self.calls.ticket(), tasks, jobs, standing=True, worker=worker))
+
+    def time_passed(self, now_ms: int) -> None:
+        """Tell what has waited too long."""
+        self.operations.expire(now_ms)
+        self.calls.expire(now_ms, None if self.open else self._lost_ms)
+
+    def leave(self) -> None:
+        """End the session; only when it is not `busy`."""
+        if self.open:
+            self._outbox.append(Goodbye())
+
+    def fail(self, error: OsqueueError) -> None:
+        """There will never be another connection."""
+        self.operations.fail(error)
+        self.calls.fail(error)
+
+    # ----------------------------------------------------------------------------------------------------- messages out
+
+    def outbox(self, now_ms: int) -> list[ToBroker]:
+        """What is to be sent now, in order; empties it."""
+        if self.open:
+            self._outbox += self.operations.to_send()
+            self._outbox += self.calls.to_send(now_ms)
+        outbox, self._outbox = self._outbox, []
+        return outbox
+
+    # ---------------------------------------------------------------------------------------------------------- private
+
+    def _welcomed(self, welcome: Welcome, now_ms: int) -> None:
+        if self._birth == 0:
+            self._birth = welcome.birth
+        self._offset_ms = welcome.now_ms - now_ms
+        self.max_payload_bytes = welcome.max_payload
+        self.epoch = welcome.epoch
+        self.open = True
+        self._lost_ms = None
+        self._outbox += self.operations.repeat()
+        if self._keeper is not None:
+            self._keeper.welcomed(welcome.lease)
+
+    def _granted(self, message: Granted) -> None:
+        if self.calls.answered(message) or self._keeper is None:
+            return
+        self._keeper.granted(message)
+
+    def _stop(self, message: Cancelled | Lost) -> None:
+        if self._keeper is None:
+            return
+        if isinstance(message, Cancelled):
+            self._keeper.cancelled(message.ids)
+            return
+        self._keeper.lost(message.ids)
+
+    def _answered(self, answer: Answer, now_ms: int) -> None:
+        if isinstance(answer.body, Refused) and answer.body.code == SESSION_LOST:
+            self._renew()
+            return
+        self.operations.answered(answer, now_ms)
+
+    def _renew(self) -> None:
+        if self.stale:
+            return
+        self.operations.renew()
+        self._id = self._new_id()
+        self._birth = 0
+        self.open = False
+        self.stale = True

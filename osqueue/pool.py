@@ -1,0 +1,445 @@
+"""The pool: a broker, a supervisor with its workers, and a client, in one `with` block."""
+
+from __future__ import annotations
+
+import copy
+import multiprocessing
+import os
+import threading
+import weakref
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from multiprocessing.context import BaseContext
+from types import TracebackType
+from typing import Any, Generic, Self, TypeVar
+
+from osqueue import clock
+from osqueue.core.messages import JobRecord, Stats
+from osqueue.core.settings import KIB, MIB
+from osqueue.errors import PayloadTooLarge, UnknownTask
+from osqueue.futures import JobFuture
+from osqueue.jobs import DEFAULT_TASK, Handlers, HandlerSpec, class_name
+from osqueue.pool_directory import PoolDirectory
+from osqueue.pool_engine import Engine, PoolPlan
+from osqueue.pool_leaving import unfinished, warn_of_dead, warn_of_kept, warn_of_other_tasks
+from osqueue.pool_map import BUFFER_JOBS, AsTheyEnd, InOrder, MapResults
+from osqueue.pool_submit import Submission
+from osqueue.settings import (
+    PushOptions,
+    duration,
+    exception_classes,
+    pool_settings,
+    push_options,
+    queue_settings,
+    whole,
+)
+from osqueue.worker_process import NO_MAIN_GUARD, start_context
+
+P = TypeVar("P")
+R = TypeVar("R")
+
+
+class LocalPool(Generic[P, R]):
+    """A durable process pool: what is pushed survives crashes of workers, of the program, and of the machine.
+
+    It starts when it is made. Every method may be called from any thread. Leaving its ``with`` block waits for every
+    job; leaving it by an exception stops: running jobs get ``grace`` seconds, the rest stays in the queue.
+
+    Args:
+        handler: a module-level function of one payload, ``"package.module:function"``, or a dict of those by task.
+        workers: worker processes; None for one for each CPU.
+        path: the queue's directory; None for a private one, which is removed after a clean exit.
+        payload_type, result_type: any type that msgspec supports; None for each function's annotation.
+        timeout: seconds that an attempt may take before its worker is killed.
+        max_attempts: runs, not retries; afterwards the job is dead.
+        retry_backoff, retry_backoff_max, retry_jitter: seconds before a retry, doubled each time.
+        retry_on, no_retry_on: exception classes after which a job is tried again, or not.
+        lease: seconds after which the silent holder of a bare ``claim`` loses its jobs.
+        grace: seconds that a stop waits before it kills.
+        max_payload: bytes that a payload or a result may have, encoded.
+        mp_context: how workers are started: ``"forkserver"``, ``"spawn"``, or a multiprocessing context.
+
+    Raises:
+        TypeError, ValueError: an argument; the message names it.
+        QueueLocked: another process has the path open.
+        Corrupt, AccessDenied: the queue cannot be opened.
+    """
+
+    def __init__(
+        self,
+        handler: Callable[[P], R] | str | Mapping[str, HandlerSpec],
+        *,
+        workers: int | None = None,
+        path: str | os.PathLike[str] | None = None,
+        payload_type: Any = None,
+        result_type: Any = None,
+        timeout: float | None = None,
+        max_attempts: int = 4,
+        retry_backoff: float = 1.0,
+        retry_backoff_max: float = 600.0,
+        retry_jitter: bool = True,
+        retry_on: type[BaseException] | Sequence[type[BaseException]] = (Exception,),
+        no_retry_on: type[BaseException] | Sequence[type[BaseException]] = (),
+        lease: float = 30.0,
+        grace: float = 10.0,
+        max_payload: int = 4 * MIB - 64 * KIB,
+        mp_context: str | BaseContext | None = None,
+    ) -> None:
+        _refuse_without_main_guard()
+        self._handlers = Handlers(handler, payload_type=payload_type, result_type=result_type)
+        self._settings = pool_settings(workers=workers, timeout=timeout, grace=grace)
+        self._queue = queue_settings(
+            max_attempts=max_attempts,
+            retry_backoff=retry_backoff,
+            retry_backoff_max=retry_backoff_max,
+            retry_jitter=retry_jitter,
+            lease=lease,
+            max_payload=max_payload,
+        )
+        retried = tuple(class_name(kind) for kind in exception_classes("retry_on", retry_on))
+        not_retried = tuple(class_name(kind) for kind in exception_classes("no_retry_on", no_retry_on))
+        start_context(mp_context)
+        self._directory = PoolDirectory(path)
+        plan = PoolPlan(
+            handlers=self._handlers,
+            directory=self._directory,
+            queue=self._queue,
+            pool=self._settings,
+            retry_on=retried,
+            no_retry_on=not_retried,
+            mp_context=mp_context,
+        )
+        self._lock = threading.Lock()
+        self._closed = False
+        self._engine = self._start(plan)
+        self._forget = weakref.finalize(self, _abandon, self._engine, self._directory, os.getpid())
+
+    def _start(self, plan: PoolPlan) -> Engine:
+        engine = Engine(plan)
+        try:
+            engine.start()
+            self._dead_before = engine.client.stats().dead
+        except BaseException:
+            engine.abandon()
+            plan.directory.remove_private()
+            raise
+        return engine
+
+    # ---------------------------------------------------------------------------------------------------------- pushing
+
+    def push(
+        self,
+        payload: P,
+        *,
+        task: str = DEFAULT_TASK,
+        delay: float = 0,
+        priority: int = 0,
+        timeout: float | None = None,
+        max_attempts: int | None = None,
+    ) -> int:
+        """Add one job; durable on return.
+
+        Args:
+            payload: what its handler gets.
+            task: the name of its handler.
+            delay: seconds before it may run.
+            priority: from -1,000 to 1,000; higher ones first, first in first out inside one.
+            timeout: seconds that an attempt may take; None for the pool's.
+            max_attempts: runs until it is dead; None for the pool's.
+
+        Returns:
+            The job's id, from 1, growing in push order.
+
+        Raises:
+            UnknownTask, InvalidPayload, PayloadTooLarge, QueueFull: nothing was pushed.
+            Unavailable: unknown whether it was pushed; ``error.again()`` repeats this very push.
+        """
+        data = self._encoder(task)(payload)
+        return self._open_engine().client.push(
+            data, task=task, delay=delay, priority=priority, timeout=timeout, max_attempts=max_attempts
+        )
+
+    def push_many(
+        self,
+        payloads: Iterable[P],
+        *,
+        task: str = DEFAULT_TASK,
+        delay: float = 0,
+        priority: int = 0,
+        timeout: float | None = None,
+        max_attempts: int | None = None,
+    ) -> Sequence[int]:
+        """Add a job for each payload of an iterable, read as it is needed; durable on return, in constant memory.
+
+        Returns:
+            The ids, in order, kept as runs.
+
+        Raises:
+            Exception: a payload or the queue was the cause, or the iterable itself raised; what came before is
+                pushed, and the error's ``pushed`` says how many jobs that are.
+        """
+        encode = self._encoder(task)
+        return self._open_engine().client.push_many(
+            map(encode, payloads),
+            task=task,
+            delay=delay,
+            priority=priority,
+            timeout=timeout,
+            max_attempts=max_attempts,
+        )
+
+    def submit(
+        self,
+        payload: P,
+        *,
+        task: str = DEFAULT_TASK,
+        delay: float = 0,
+        priority: int = 0,
+        timeout: float | None = None,
+        max_attempts: int | None = None,
+    ) -> JobFuture[R]:
+        """Add one job and hold its future; returns before the job is durable.
+
+        Returns:
+            A `concurrent.futures.Future` with ``job_id``. Its ``cancel`` is for jobs that have not begun; `cancel`
+            of the pool also stops a running one.
+
+        Raises:
+            UnknownTask, InvalidPayload, PayloadTooLarge: nothing was pushed.
+        """
+        options = push_options(task=task, delay=delay, priority=priority, timeout=timeout, max_attempts=max_attempts)
+        return self._submit(options, self._encoder(task)(payload))
+
+    def map(
+        self,
+        payloads: Iterable[P],
+        *,
+        task: str = DEFAULT_TASK,
+        ordered: bool = True,
+        buffersize: int | None = None,
+        return_exceptions: bool = False,
+    ) -> Iterator[R]:
+        """The handler's results for an iterable of payloads, lazy at both ends.
+
+        Args:
+            payloads: read as results are taken, ``buffersize`` ahead.
+            task: the name of the handler.
+            ordered: False for results in the order in which they come.
+            buffersize: how many jobs may be on their way at once.
+            return_exceptions: give a failed job's error in its turn, instead of raising it.
+
+        Returns:
+            An iterator. A failed job raises in its turn and ends it; what is pushed goes on.
+
+        Raises:
+            UnknownTask: the pool has no handler for this task.
+        """
+        encode = self._encoder(task)
+        options = push_options(task=task)
+        waiting: InOrder[R] | AsTheyEnd[R] = InOrder() if ordered else AsTheyEnd()
+        return MapResults(
+            lambda payload: self._submit(options, encode(payload)),
+            payloads,
+            waiting=waiting,
+            buffersize=BUFFER_JOBS if buffersize is None else whole("buffersize", buffersize, least=1),
+            return_exceptions=return_exceptions,
+        )
+
+    # --------------------------------------------------------------------------------------------------------- managing
+
+    def join(self, timeout: float | None = None) -> Stats:
+        """Wait until no job of this pool's tasks is ready, delayed or running.
+
+        Raises:
+            TimeoutError: not within ``timeout`` seconds.
+            PoolBroken: workers cannot start.
+        """
+        timeout_s = None if timeout is None else duration("timeout", timeout, least=0)
+        engine = self._open_engine()
+        started_ms = clock.boot_ms()
+        engine.flush()
+        if timeout_s is not None:
+            timeout_s = max(0.0, timeout_s - (clock.boot_ms() - started_ms) / 1000)
+        stats = engine.client.wait_idle(self._handlers.tasks, timeout_s)
+        warn_of_other_tasks(stats, self._handlers.tasks)
+        stats.workers = engine.workers()
+        return stats
+
+    def stats(self) -> Stats:
+        """Counts of the whole queue, and of each task; *running* means begun."""
+        engine = self._open_engine()
+        workers = engine.beat()
+        stats = engine.client.stats()
+        stats.workers = workers
+        return stats
+
+    def get(self, job_id: int) -> JobRecord:
+        """Any job, live or archived: its state, attempts, errors, result.
+
+        Raises:
+            JobNotFound: no job has this id.
+        """
+        return self._open_engine().client.get(job_id)
+
+    def cancel(self, job: int | JobFuture[Any]) -> bool:
+        """End a job, queued or running; it never runs again.
+
+        Args:
+            job: an id, or the future of `submit`.
+
+        Returns:
+            False when it had ended already.
+
+        Raises:
+            JobNotFound: no job has this id.
+        """
+        engine = self._open_engine()
+        if not isinstance(job, JobFuture):
+            return engine.client.cancel(job)
+        if job.cancel():
+            return True
+        return job.job_id is not None and not job.done() and engine.client.cancel(job.job_id)
+
+    def dead(self) -> Iterator[JobRecord]:
+        """Dead jobs, with their errors."""
+        return self._open_engine().client.dead()
+
+    def requeue(self, ids: int | Iterable[int]) -> list[int]:
+        """Run dead jobs again, with ``max_attempts`` more; their errors are kept. Returns those that were dead."""
+        return self._open_engine().client.requeue(ids)
+
+    def discard(self, ids: int | Iterable[int]) -> list[int]:
+        """Drop dead jobs into the archive, as dead. Returns those that were dead."""
+        return self._open_engine().client.discard(ids)
+
+    # ---------------------------------------------------------------------------------------------------------- leaving
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:  # noqa: FBT001, FBT002
+        """Take no more jobs, and end when all have ended, as in `concurrent.futures`.
+
+        Args:
+            wait: False to return at once; the program then ends when the jobs have.
+            cancel_futures: cancel the jobs of `submit` and `map` that have not begun.
+        """
+        engine = self._close()
+        if engine is None:
+            return
+        if cancel_futures:
+            engine.cancel_all()
+        if wait:
+            self._finish(engine)
+            return
+        threading.Thread(target=self._finish, args=(engine,), name="osqueue-shutdown", daemon=False).start()
+
+    def stop(self, grace: float | None = None) -> None:
+        """Finish or return what runs, within ``grace`` seconds; the rest stays queued for the next opener."""
+        grace_s = self._settings.grace_s if grace is None else duration("grace", grace, least=0)
+        engine = self._close()
+        if engine is not None:
+            self._stop(engine, grace_s)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if kind is None:
+            self.shutdown()
+            return
+        self.stop()
+
+    # ---------------------------------------------------------------------------------------------------------- private
+
+    def _encoder(self, task: str) -> Callable[[P], bytes]:
+        if task not in self._handlers.names:
+            raise UnknownTask(f"the pool has no handler for this task task={task!r}")
+        encode = self._handlers.payloads(task).encode_checked
+        limit = self._queue.max_payload_bytes
+
+        def checked(payload: P) -> bytes:
+            data = encode(payload)
+            if len(data) > limit:
+                raise PayloadTooLarge(
+                    "payload is above max_payload: store it elsewhere and push a reference "
+                    f"bytes={len(data)} limit={limit}"
+                )
+            return data
+
+        return checked
+
+    def _submit(self, options: PushOptions, data: bytes) -> JobFuture[R]:
+        engine = self._open_engine()
+        future: JobFuture[R] = JobFuture(self._cancel_unstarted)
+        engine.submitter.submit(Submission(options, data, future, self._handlers.results(options.task)))
+        return future
+
+    def _open_engine(self) -> Engine:
+        if self._closed:
+            raise RuntimeError("the pool has been closed")
+        if self._engine.error is not None:
+            raise copy.copy(self._engine.error)
+        return self._engine
+
+    def _close(self) -> Engine | None:
+        """Take no more jobs; None when that was so already."""
+        with self._lock:
+            if self._closed:
+                return None
+            self._closed = True
+            return self._engine
+
+    def _finish(self, engine: Engine) -> None:
+        """Wait for every job, and end."""
+        try:
+            engine.flush()
+            stats = engine.client.wait_idle(self._handlers.tasks)
+        except BaseException:
+            self._stop(engine, self._settings.grace_s)
+            raise
+        warn_of_other_tasks(stats, self._handlers.tasks)
+        died = stats.dead - self._dead_before
+        warn_of_dead(engine.client, self._directory, died)
+        self._end(engine, self._settings.grace_s)
+        if died <= 0:
+            self._directory.remove_private()
+
+    def _stop(self, engine: Engine, grace_s: float) -> None:
+        """End before every job has."""
+        self._end(engine, grace_s)
+        stats = engine.last_stats
+        if stats is not None and unfinished(stats) == 0 and stats.dead == 0:
+            self._directory.remove_private()
+            return
+        warn_of_kept(self._directory)
+
+    def _end(self, engine: Engine, grace_s: float) -> None:
+        self._forget.detach()
+        engine.stop(grace_s)
+
+    def _cancel_unstarted(self, future: JobFuture[R]) -> bool:
+        engine = self._engine
+        if engine.error is not None or engine.reactor.stopped:
+            return False
+        return bool(engine.cancel_unstarted([future]))
+
+
+def _refuse_without_main_guard() -> None:
+    """End a process that is only importing the main module, to become somebody's child, before anything starts."""
+    process = multiprocessing.current_process()
+    if not getattr(process, "_inheriting", False):
+        return
+    if process.name.startswith("osqueue-worker"):
+        # The pool that started this worker sees the status, and says what is wrong; once, not in every worker.
+        os._exit(NO_MAIN_GUARD)
+    raise RuntimeError(
+        "a pool was made while the main module was being imported by a child process: "
+        "put the code that makes it below  if __name__ == '__main__':"
+    )
+
+
+def _abandon(engine: Engine, directory: PoolDirectory, pid: int) -> None:
+    """Nobody closed the pool: end it, unless this is a process that the user forked."""
+    if os.getpid() != pid:
+        return
+    engine.abandon()
+    directory.remove_private()

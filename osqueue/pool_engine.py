@@ -1,0 +1,293 @@
+"""What a pool is made of, and the order in which it starts and stops.
+
+    start: broker ─▶ client's connection ─▶ supervisor and its connection
+    stop:  supervisor (outcomes reported and answered) ─▶ connections say goodbye ─▶ broker
+
+Rules:
+* Everything lives in one loop's thread; the methods that any thread may call say so.
+* An error from which the pool cannot recover is kept, and told to everybody who waits, now or later.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import secrets
+import socket
+from collections.abc import Iterable
+from multiprocessing.context import BaseContext
+from typing import Any
+
+from msgspec import Struct
+
+from osqueue.broker_child import BrokerStart
+from osqueue.broker_process import BrokerProcess
+from osqueue.client.calls import Response
+from osqueue.client.client import Client
+from osqueue.client.connection import Connection
+from osqueue.client.face import open_connection
+from osqueue.client.runs import from_runs
+from osqueue.client.session import Session
+from osqueue.core.messages import AnswerBody, Cancel, Changed, GetStats, Reply, Stats
+from osqueue.core.settings import QueueSettings
+from osqueue.errors import OsqueueError
+from osqueue.futures import JobFuture
+from osqueue.host import this_process
+from osqueue.jobs import Handlers
+from osqueue.pool_directory import PoolDirectory
+from osqueue.pool_link import SupervisorLink
+from osqueue.pool_results import ResultsThread
+from osqueue.pool_submit import Submitter
+from osqueue.reactor import LoopThread
+from osqueue.settings import PoolSettings
+from osqueue.supervisor import Supervisor, SupervisorSettings
+from osqueue.transport.connector import SocketPairConnector
+from osqueue.transport.unix import UnixConnector
+
+_log = logging.getLogger("osqueue")
+
+_FLUSH_S = 5.0
+_BEAT_S = 1.0
+_ABANDON_S = 2.0
+_HURRY_S = 5.0
+
+
+class PoolPlan(Struct, frozen=True, kw_only=True):
+    """What a pool was asked to be, checked."""
+
+    handlers: Handlers
+    directory: PoolDirectory
+    queue: QueueSettings
+    pool: PoolSettings
+    retry_on: tuple[str, ...]
+    no_retry_on: tuple[str, ...]
+    mp_context: str | BaseContext | None
+
+
+class Engine:
+    """A pool's parts. Made in any thread; `start` before anything else."""
+
+    def __init__(self, plan: PoolPlan) -> None:
+        self._plan = plan
+        self.reactor = LoopThread()
+        self.results = ResultsThread()
+        self.error: OsqueueError | None = None
+        """Why the pool cannot go on."""
+        self.last_stats: Stats | None = None
+        """The counts at the end of a stop, if the broker could tell them."""
+        by_path = UnixConnector(plan.directory.path)
+        self._connectors = [SocketPairConnector(by_path), SocketPairConnector(by_path)]
+        self._connection = open_connection(self.reactor, self._connectors[0])
+        self.client = Client(self.reactor, self._connection)
+        self.submitter = Submitter(self.reactor, self._connection, self.results)
+        worker = f"{socket.gethostname()}:{os.getpid()}"
+        self._link = SupervisorLink(plan.handlers.tasks, worker)
+        self._link_connection = self._open_link()
+        self._broker = BrokerProcess(self._broker_start(), self._connectors, self._broker_broken)
+        self._broker_gone = False
+        self._supervisor: Supervisor | None = None
+        self._starting: asyncio.Task[None] | None = None
+        self._ended = False
+
+    # -------------------------------------------------------------------------------------------------- from any thread
+
+    def start(self) -> None:
+        """Start everything; the queue is open on return.
+
+        Raises:
+            OsqueueError, ValueError, OSError: the queue cannot be opened.
+        """
+        self.reactor.run(self._start()).result()
+
+    def stop(self, grace_s: float) -> None:
+        """Stop everything in good order; a KeyboardInterrupt meanwhile stops it at once, and is raised."""
+        stopping = self.reactor.run(self._stop(grace_s))
+        try:
+            stopping.result()
+        except KeyboardInterrupt:
+            self.reactor.call(self._hurry)
+            with contextlib.suppress(TimeoutError):
+                stopping.result(_HURRY_S)
+            self.reactor.call(self._kill)
+            raise
+        finally:
+            self.results.stop(_FLUSH_S)
+            self.reactor.stop()
+
+    def abandon(self) -> None:
+        """End everything soon, whatever state it is in; for a pool that nobody closed, or that could not start."""
+        if self.reactor.stopped:
+            return
+        if self.reactor.in_thread():
+            # The garbage collector runs anywhere; nothing may wait here.
+            self.reactor.call(self._kill)
+            return
+        with contextlib.suppress(Exception):  # whatever fails here, the parts are killed next
+            self.reactor.run(self._stop(0)).result(_ABANDON_S)
+        with contextlib.suppress(RuntimeError):
+            self.reactor.call(self._kill)
+        self.results.stop(_ABANDON_S)
+        self.reactor.stop(_ABANDON_S)
+
+    def flush(self) -> None:
+        """Wait until what has been submitted so far is pushed."""
+        self.reactor.run(self.submitter.pushed()).result()
+
+    def beat(self) -> int:
+        """Tell the broker which jobs have begun; how many workers stand."""
+        return self.reactor.run(self._beat()).result()
+
+    def workers(self) -> int:
+        """How many workers stand; an estimate from outside the loop's thread."""
+        return 0 if self._supervisor is None else self._supervisor.workers()
+
+    def cancel_unstarted(self, futures: Iterable[JobFuture[Any]]) -> list[JobFuture[Any]]:
+        """Cancel those jobs that have not begun; which they were."""
+        return self.reactor.run(self._cancel_unstarted(list(futures))).result()
+
+    def cancel_all(self) -> None:
+        """Cancel every job of a future that has not begun."""
+        for future in self.reactor.run(self._cancel_all()).result():
+            future.settle_cancelled()
+
+    # ------------------------------------------------------------------------------------------------- start, in order
+
+    def _broker_start(self) -> BrokerStart:
+        directory = self._plan.directory
+        return BrokerStart(where=str(directory.path), settings=self._plan.queue, durable=not directory.private)
+
+    def _open_link(self) -> Connection:
+        holder = this_process(self._plan.directory.blame)
+        session = Session(lambda: secrets.token_hex(8), holder=holder, keeper=self._link)
+        return Connection(self.reactor, self._connectors[1], session)
+
+    async def _start(self) -> None:
+        self._starting = asyncio.current_task()
+        await self._broker.open()
+        self._connection.start_soon()
+        self._supervisor = self._new_supervisor()
+        self._link.attach(self._link_connection, self._supervisor)
+        self._link_connection.start_soon()
+        self._supervisor.start()
+
+    def _new_supervisor(self) -> Supervisor:
+        plan = self._plan
+        plan.directory.make_blame_directory()
+        settings = SupervisorSettings(
+            handlers=plan.handlers.names,
+            blame_path=str(plan.directory.blame_path),
+            workers=plan.pool.workers,
+            timeout_s=plan.pool.timeout_s,
+            grace_s=plan.pool.grace_s,
+            max_payload_bytes=plan.queue.max_payload_bytes,
+            retry_on=plan.retry_on,
+            no_retry_on=plan.no_retry_on,
+            payload_type=plan.handlers.payload_type,
+            result_type=plan.handlers.result_type,
+            mp_context=plan.mp_context,
+        )
+        return Supervisor(self.reactor.loop, self._link, settings, when_broken=self._broken)
+
+    # -------------------------------------------------------------------------------------------------- stop, in order
+
+    async def _stop(self, grace_s: float) -> None:
+        if self._ended:
+            return
+        if self._starting is not None and not self._starting.done():
+            self._starting.cancel()
+            await asyncio.wait([self._starting])
+        if self.error is None:
+            with contextlib.suppress(TimeoutError):  # what is not pushed by then, its futures tell
+                await asyncio.wait_for(self.submitter.pushed(), _FLUSH_S)
+        if self._supervisor is not None:
+            await self._stop_supervisor(self._supervisor, grace_s)
+        self.last_stats = await self._ask_stats()
+        self._ended = True
+        gone = self.error or OsqueueError("the pool has been stopped; jobs that had not ended stay in the queue")
+        self.submitter.fail(gone)
+        await asyncio.gather(self._link_connection.close(gone), self._connection.close(gone))
+        await self._broker.stop()
+        self._plan.directory.remove_blame()
+
+    async def _ask_stats(self) -> Stats | None:
+        answer: asyncio.Future[Stats | None] = self.reactor.loop.create_future()
+
+        def answered(response: Response | OsqueueError) -> None:
+            body = response.body if isinstance(response, Reply) else None
+            if not answer.done():
+                answer.set_result(body if isinstance(body, Stats) else None)
+
+        self._connection.ask(GetStats(), answered)
+        try:
+            return await asyncio.wait_for(answer, _FLUSH_S)
+        except TimeoutError:
+            return None
+
+    async def _stop_supervisor(self, supervisor: Supervisor, grace_s: float) -> None:
+        # Without a broker there is nobody to report to; the queue gets its jobs back when it is opened again.
+        await supervisor.stop(0 if self._broker_gone else grace_s)
+
+    def _hurry(self) -> None:
+        if self._supervisor is not None:
+            self._supervisor.stop(0)
+
+    def _kill(self) -> None:
+        if self._supervisor is not None:
+            self._supervisor.kill()
+        self._broker.kill()
+
+    def _broker_broken(self, error: OsqueueError) -> None:
+        self._broker_gone = True
+        self._link_connection.fail(error)
+        self._broken(error)
+
+    def _broken(self, error: OsqueueError) -> None:
+        """The pool cannot go on: everybody is told; `stop` is still to come."""
+        if self.error is not None or self._ended:
+            return
+        self.error = error
+        self._connection.fail(error)
+        self.submitter.fail(error)
+
+    # ----------------------------------------------------------------------------------------------- while it is open
+
+    async def _beat(self) -> int:
+        if self._supervisor is None:
+            return 0
+        running = [job_id for ids in self._supervisor.running().values() for job_id in ids]
+        arrived = asyncio.Event()
+        if self._link.beat(running, lambda _: arrived.set()):
+            with contextlib.suppress(TimeoutError):  # the counts are then as old as the last heartbeat
+                await asyncio.wait_for(arrived.wait(), _BEAT_S)
+        return self._supervisor.workers()
+
+    async def _cancel_unstarted(self, futures: list[JobFuture[Any]]) -> list[JobFuture[Any]]:
+        withdrawn = self.submitter.withdraw(futures)
+        by_id = await self.submitter.ids(set(futures) - set(withdrawn))
+        if not by_id:
+            return withdrawn
+        ended = set(await self._cancel_waiting(list(by_id)))
+        handed_out = [job_id for job_id in by_id if job_id not in ended]
+        if handed_out and self._supervisor is not None:
+            # Only the supervisor knows which of these have begun.
+            ended |= set(await self._supervisor.drop(handed_out))
+        return withdrawn + [future for job_id, future in by_id.items() if job_id in ended]
+
+    async def _cancel_all(self) -> list[JobFuture[Any]]:
+        futures = self.submitter.open_futures()
+        for future in futures:
+            future.cancel_asked = True
+        return await self._cancel_unstarted(futures)
+
+    async def _cancel_waiting(self, ids: list[int]) -> list[int]:
+        answer: asyncio.Future[AnswerBody | OsqueueError] = self.reactor.loop.create_future()
+
+        def answered(body: AnswerBody | OsqueueError) -> None:
+            if not answer.done():
+                answer.set_result(body)
+
+        self._connection.submit(Cancel(ids, running=False), answered, expires=False)
+        body = await answer
+        return list(from_runs(body.ids)) if isinstance(body, Changed) else []

@@ -1,0 +1,36 @@
+"""The thread that settles futures, so that neither decoding nor a callback of the user's holds the loop's thread up."""
+
+from __future__ import annotations
+
+import logging
+import queue
+import threading
+from collections.abc import Callable
+
+_log = logging.getLogger("osqueue")
+
+
+class ResultsThread:
+    """Calls what it is handed, in order, in a daemon thread of its own. Any thread may hand in."""
+
+    def __init__(self) -> None:
+        self._inbox: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
+        self._thread = threading.Thread(target=self._run, name="osqueue-results", daemon=True)
+        self._thread.start()
+
+    def call(self, function: Callable[[], None]) -> None:
+        """Have ``function`` called after whatever was handed in before."""
+        self._inbox.put(function)
+
+    def stop(self, timeout_s: float) -> None:
+        """End the thread when what was handed in has been called; nothing is waited for in the thread itself."""
+        self._inbox.put(None)
+        if threading.current_thread() is not self._thread:
+            self._thread.join(timeout_s)
+
+    def _run(self) -> None:
+        while (function := self._inbox.get()) is not None:
+            try:
+                function()
+            except Exception:  # noqa: BLE001  one future's trouble must not keep the others waiting
+                _log.exception("a future could not be settled")

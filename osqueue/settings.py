@@ -1,0 +1,176 @@
+"""Arguments of the public calls as frozen structs: defaults, units, checks. Every message names the argument.
+
+Rules:
+* Checked once, at the edge: what has passed here is not looked at again.
+* A value of the wrong kind is a ``TypeError``, one out of bounds a ``ValueError``.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+
+from msgspec import Struct
+
+from osqueue.core.settings import KIB, MIB, QueueSettings
+
+TASK_BYTES = 64
+PRIORITIES = range(-1000, 1001)
+MAX_PAYLOAD_BYTES = 32 * MIB
+_MAX_DURATION_S = 100 * 366 * 86400.0
+
+
+class PushOptions(Struct, frozen=True, kw_only=True):
+    """What jobs that are pushed together share."""
+
+    task: str = "default"
+    delay_s: float = 0.0
+    priority: int = 0
+    timeout_s: float | None = None
+    max_attempts: int | None = None
+
+
+class PoolSettings(Struct, frozen=True, kw_only=True):
+    """What is a pool's own; the queue's part is `QueueSettings`."""
+
+    workers: int
+    timeout_s: float | None
+    grace_s: float
+
+
+def push_options(
+    *,
+    task: str = "default",
+    delay: float = 0,
+    priority: int = 0,
+    timeout: float | None = None,
+    max_attempts: int | None = None,
+) -> PushOptions:
+    """The checked options of a push.
+
+    Raises:
+        TypeError, ValueError: an option is of the wrong kind, or out of bounds.
+    """
+    return PushOptions(
+        task=task_name(task),
+        delay_s=duration("delay", delay, least=0),
+        priority=whole("priority", priority, least=PRIORITIES[0], most=PRIORITIES[-1]),
+        timeout_s=None if timeout is None else duration("timeout", timeout),
+        max_attempts=None if max_attempts is None else whole("max_attempts", max_attempts, least=1),
+    )
+
+
+def queue_settings(
+    *,
+    max_attempts: int = 4,
+    retry_backoff: float = 1.0,
+    retry_backoff_max: float = 600.0,
+    retry_jitter: bool = True,
+    lease: float = 30.0,
+    max_payload: int = 4 * MIB - 64 * KIB,
+) -> QueueSettings:
+    """The checked settings of a queue, from the arguments of whoever opens it.
+
+    Raises:
+        TypeError, ValueError: an argument is of the wrong kind, or out of bounds.
+    """
+    if not isinstance(retry_jitter, bool):
+        raise TypeError(f"retry_jitter is True or False, not {_kind(retry_jitter)}")
+    settings = QueueSettings(
+        max_attempts=whole("max_attempts", max_attempts, least=1),
+        retry_backoff_s=duration("retry_backoff", retry_backoff, least=0),
+        retry_backoff_max_s=duration("retry_backoff_max", retry_backoff_max, least=0),
+        retry_jitter=retry_jitter,
+        lease_s=duration("lease", lease, least=0.1),
+        max_payload_bytes=whole("max_payload", max_payload, least=1, most=MAX_PAYLOAD_BYTES),
+    )
+    if settings.retry_backoff_max_s < settings.retry_backoff_s:
+        raise ValueError(
+            "retry_backoff_max is below retry_backoff "
+            f"retry_backoff_max={retry_backoff_max} retry_backoff={retry_backoff}"
+        )
+    return settings
+
+
+def pool_settings(*, workers: int | None, timeout: float | None, grace: float) -> PoolSettings:
+    """The checked settings of a pool; ``workers=None`` is one for each CPU that this process may use.
+
+    Raises:
+        TypeError, ValueError: an argument is of the wrong kind, or out of bounds.
+    """
+    return PoolSettings(
+        workers=cpu_count() if workers is None else whole("workers", workers, least=1, most=4096),
+        timeout_s=None if timeout is None else duration("timeout", timeout),
+        grace_s=duration("grace", grace, least=0),
+    )
+
+
+def cpu_count() -> int:
+    """How many CPUs this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def exception_classes(name: str, value: object) -> tuple[type[BaseException], ...]:
+    """One exception class or a tuple of them, as a tuple.
+
+    Raises:
+        TypeError: something else.
+    """
+    classes = value if isinstance(value, tuple | list) else (value,)
+    for one in classes:
+        if not (isinstance(one, type) and issubclass(one, BaseException)):
+            raise TypeError(f"{name} takes exception classes, not {one!r}")
+    return tuple(classes)
+
+
+def task_name(task: object) -> str:
+    """A task's name.
+
+    Raises:
+        TypeError, ValueError: it is no text of 1 to 64 bytes.
+    """
+    if not isinstance(task, str):
+        raise TypeError(f"task is the name of a task, not {_kind(task)}")
+    try:
+        size = len(task.encode())
+    except UnicodeEncodeError:
+        raise ValueError(f"task holds a lone surrogate task={task!r}") from None
+    if not 1 <= size <= TASK_BYTES:
+        raise ValueError(f"task is a name of 1 to {TASK_BYTES} bytes task={task!r}")
+    return task
+
+
+def duration(name: str, value: object, *, least: float | None = None) -> float:
+    """Seconds: above zero or, where ``least`` is given, at least so many.
+
+    Raises:
+        TypeError, ValueError: no number, not finite, or too small.
+    """
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise TypeError(f"{name} is a number of seconds, not {_kind(value)}")
+    if not math.isfinite(value) or value > _MAX_DURATION_S:
+        raise ValueError(f"{name} is a finite number of seconds {name}={value}")
+    if least is None and value <= 0:
+        raise ValueError(f"{name} must be above 0 seconds {name}={value}")
+    if least is not None and value < least:
+        raise ValueError(f"{name} must be at least {least:g} seconds {name}={value}")
+    return float(value)
+
+
+def whole(name: str, value: object, *, least: int, most: int = 2**31) -> int:
+    """A whole number within bounds.
+
+    Raises:
+        TypeError, ValueError: no whole number, or out of bounds.
+    """
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError(f"{name} is a whole number, not {_kind(value)}")
+    if not least <= value <= most:
+        raise ValueError(f"{name} must be between {least:,} and {most:,} {name}={value}")
+    return value
+
+
+def _kind(value: object) -> str:
+    return f"{type(value).__name__} {value!r}"[:100]

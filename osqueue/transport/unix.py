@@ -1,0 +1,131 @@
+"""The Unix socket ``broker.sock`` in a queue directory, by which clients of the same host join a running broker.
+
+Rules:
+* The socket has mode 0600; each side looks at the other's user id, and ends the connection if it is neither its own
+  nor root's.
+* A socket's address has at most 107 bytes, a directory's path may have more: both sides reach the socket through the
+  directory's descriptor, ``/proc/self/fd/N/broker.sock``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import socket
+import struct
+from collections.abc import Iterator
+from pathlib import Path
+
+from osqueue.errors import AccessDenied
+from osqueue.reactor import close_after_fork
+from osqueue.transport.connector import ProtocolFactory
+
+SOCKET_NAME = "broker.sock"
+_BACKLOG = 128
+_PEER_CREDENTIALS = struct.Struct("3i")
+
+
+class UnixConnector:
+    """Connections to the broker that has a directory open. Used in one loop's thread.
+
+    Args:
+        directory: the queue's directory.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+
+    async def connect(self, factory: ProtocolFactory) -> None:
+        """See `osqueue.transport.connector.Connector`."""
+        sock = connect_unix(self._directory)
+        close_after_fork(sock)
+        try:
+            await asyncio.get_running_loop().create_connection(factory, sock=sock)
+        except BaseException:
+            sock.close()
+            raise
+
+    def close(self) -> None:
+        """See `osqueue.transport.connector.Connector`: nothing is kept between connections."""
+
+
+def connect_unix(directory: Path) -> socket.socket:
+    """A non-blocking socket that is connected to the directory's broker.
+
+    Raises:
+        OSError: no broker has the directory open, or it accepts nothing now; try again later.
+        AccessDenied: the socket belongs to another user.
+    """
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        sock.settimeout(0)
+        with _address(directory) as address:
+            sock.connect(address)
+        check_peer(sock)
+    except BaseException:
+        sock.close()
+        raise
+    return sock
+
+
+def listen_unix(directory: Path) -> socket.socket:
+    """A listening, non-blocking socket in a queue directory; the caller holds the directory's lock.
+
+    A socket that a dead broker left behind is replaced.
+
+    Raises:
+        OSError: the directory takes no socket.
+    """
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        sock.settimeout(0)
+        with _address(directory) as address:
+            _bind(sock, address)
+        sock.listen(_BACKLOG)
+    except BaseException:
+        sock.close()
+        raise
+    return sock
+
+
+def remove_unix(directory: Path) -> None:
+    """Take the directory's socket away; the caller holds the directory's lock."""
+    with contextlib.suppress(FileNotFoundError):
+        (directory / SOCKET_NAME).unlink()
+
+
+def check_peer(sock: socket.socket) -> None:
+    """Refuse a peer of another user.
+
+    Raises:
+        AccessDenied: the peer is neither our user nor root.
+    """
+    if not hasattr(socket, "SO_PEERCRED"):
+        return  # macOS: the socket's mode in a 0700 directory stands alone
+    credentials = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _PEER_CREDENTIALS.size)
+    _, uid, _ = _PEER_CREDENTIALS.unpack(credentials)
+    if uid not in (0, os.geteuid()):
+        raise AccessDenied(f"the other end of the queue's socket belongs to another user uid={uid}")
+
+
+def _bind(sock: socket.socket, address: str) -> None:
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(address)
+    sock.bind(address)
+    # The directory is 0700, so nobody else can connect between the two calls.
+    os.chmod(address, 0o600)
+
+
+@contextlib.contextmanager
+def _address(directory: Path) -> Iterator[str]:
+    """The socket's address, valid inside the block."""
+    path = str(directory / SOCKET_NAME)
+    if not os.path.isdir("/proc/self/fd"):
+        yield path
+        return
+    descriptor = os.open(directory, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        yield f"/proc/self/fd/{descriptor}/{SOCKET_NAME}"
+    finally:
+        os.close(descriptor)
