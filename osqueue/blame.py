@@ -72,7 +72,7 @@ class Slot:
         self._words[_PROCESS_STARTED] = process_started
 
     def begin(self, job_id: int, attempt: int, started_ns: int) -> None:
-        """From now on this worker's death is charged to this job."""
+        """From now on this worker's death is charged to this job. The one before has ended (`end`)."""
         words = self._words
         words[_ATTEMPT] = attempt
         words[_JOB_STARTED] = started_ns

@@ -1,0 +1,257 @@
+"""Handlers and their names: what a program hands in, and what a worker makes of it.
+
+    LocalPool(resize)   ->  {"default": "shop.images:resize"}   ->  worker: import shop.images, take resize
+
+Rules:
+* A handler crosses to the workers as the text ``module:name``, never as a pickle.
+* So it is refused, where the pool is made, if a worker could not find the very same function by that name.
+* Handlers of the program's own main module are found in the worker's copy of it, which multiprocessing imports.
+* A text is imported by workers only.
+"""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import re
+import sys
+import types
+import typing
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Any
+
+import msgspec
+
+from osqueue.values import Values
+
+DEFAULT_TASK = "default"
+MAX_TASK_BYTES = 64
+
+HandlerSpec = Callable[..., Any] | str
+"""A function of one payload, or "package.module:function"."""
+
+_TEXT = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*")
+_WAY_OUT = "write it as a function with def, at the top level of a module that can be imported, and pass that"
+_FILE_WAY_OUT = "put it into a file (a module, or a script with an if __name__ == '__main__': guard) and run that"
+_GENERATORS = (inspect.isgeneratorfunction, inspect.isasyncgenfunction)
+
+
+class Handlers:
+    """The handlers of one pool, on the side of the program that made it. Any thread may use it.
+
+    Args:
+        handler: a function of one payload, a ``"module:function"`` text, or a dict of those by task name.
+        payload_type: declared for all tasks; None to take each function's annotation, else any JSON value.
+        result_type: likewise.
+
+    Raises:
+        TypeError: a handler or type cannot be used; the message says what to do instead.
+        ValueError: a task name is empty or too long, or there is no handler.
+    """
+
+    def __init__(
+        self,
+        handler: HandlerSpec | Mapping[str, HandlerSpec],
+        *,
+        payload_type: Any = None,
+        result_type: Any = None,
+    ) -> None:
+        by_task = dict(handler) if isinstance(handler, Mapping) else {DEFAULT_TASK: handler}
+        if not by_task:
+            raise ValueError("handler: the dict of handlers is empty")
+        for task in by_task:
+            check_task_name(task)
+        self.names: dict[str, str] = {task: handler_name(spec) for task, spec in by_task.items()}
+        self.payload_type = _checked_type(payload_type, "payload_type")
+        self.result_type = _checked_type(result_type, "result_type")
+        types_of = {task: handler_types(spec, payload_type, result_type) for task, spec in by_task.items()}
+        self._payloads: dict[str, Values[Any]] = {task: Values(t[0], "payload") for task, t in types_of.items()}
+        self._results: dict[str, Values[Any]] = {task: Values(t[1], "result") for task, t in types_of.items()}
+
+    @property
+    def tasks(self) -> list[str]:
+        """The tasks that these handlers are for."""
+        return list(self.names)
+
+    def payloads(self, task: str) -> Values[Any]:
+        """How the task's payloads cross; `KeyError` if there is no such task here."""
+        return self._payloads[task]
+
+    def results(self, task: str) -> Values[Any]:
+        """How the task's results cross; `KeyError` if there is no such task here."""
+        return self._results[task]
+
+
+def check_task_name(task: object) -> None:
+    """Raises `TypeError` or `ValueError`: this is no name of a task."""
+    if not isinstance(task, str):
+        raise TypeError(f"handler: a task's name is a text, got {type(task).__qualname__}")
+    try:
+        size = len(task.encode())
+    except UnicodeEncodeError as error:
+        raise ValueError("handler: a task's name holds a lone surrogate") from error
+    if not 1 <= size <= MAX_TASK_BYTES:
+        raise ValueError(f"handler: a task's name has 1 to {MAX_TASK_BYTES} bytes, got {size}")
+
+
+def handler_name(spec: HandlerSpec) -> str:
+    """The ``module:name`` under which a worker finds this handler.
+
+    Raises:
+        TypeError: it would not; the message says what to do instead.
+    """
+    if isinstance(spec, str):
+        if not _TEXT.fullmatch(spec):
+            raise TypeError(f"handler: a text names a function as 'package.module:function', got {spec!r}")
+        return spec
+    if not isinstance(spec, types.FunctionType):
+        raise TypeError(f"handler: {_described(spec)} cannot be a handler: {_WAY_OUT}")
+    return _function_name(spec)
+
+
+def class_name(kind: object) -> str:
+    """The ``module:name`` under which a worker finds this exception class.
+
+    Raises:
+        TypeError: it is no exception class, or a worker would not find it.
+    """
+    if not (isinstance(kind, type) and issubclass(kind, BaseException)):
+        raise TypeError(f"retry_on, no_retry_on: exception classes are wanted, got {kind!r}")
+    if _looked_up(kind.__module__, kind.__qualname__) is not kind:
+        message = f"retry_on, no_retry_on: workers cannot import {kind.__module__}.{kind.__qualname__}"
+        raise TypeError(f"{message}: define it at the top level of a module")
+    return f"{kind.__module__}:{kind.__qualname__}"
+
+
+def find(name: str) -> Any:
+    """In a worker: import the module and take what ``module:name`` says.
+
+    Raises:
+        ImportError: there is none; other errors come from the module itself.
+    """
+    module_name, _, qualname = name.partition(":")
+    found: Any = importlib.import_module(module_name)
+    for part in qualname.split("."):
+        try:
+            found = getattr(found, part)
+        except AttributeError as error:
+            raise ImportError(_missing(module_name, qualname)) from error
+    return found
+
+
+def find_handler(name: str) -> Callable[[Any], Any]:
+    """In a worker: the function that ``module:name`` says.
+
+    Raises:
+        ImportError: there is none. TypeError: it is nothing that can be called with a payload.
+    """
+    found = find(name)
+    if not callable(found):
+        raise TypeError(f"handler: {name} is no function, it is of type {type(found).__qualname__}")
+    function: Callable[[Any], Any] = found
+    return function
+
+
+def handler_types(spec: HandlerSpec, payload_type: Any = None, result_type: Any = None) -> tuple[Any, Any]:
+    """The types of a handler's payload and result: those declared, else its annotations, else any JSON value."""
+    declared = (payload_type, result_type)
+    noted = (Any, Any) if isinstance(spec, str) or None not in declared else _annotations(spec)
+    return (
+        noted[0] if payload_type is None else payload_type,
+        noted[1] if result_type is None else result_type,
+    )
+
+
+def _function_name(function: types.FunctionType) -> str:
+    module, qualname = function.__module__, function.__qualname__
+    if "<lambda>" in qualname or "<locals>" in qualname or "." in qualname:
+        raise TypeError(f"handler: {_described(function)} cannot be found by a worker: {_WAY_OUT}")
+    if function.__code__.co_filename.startswith("<") and module == "__main__":
+        raise TypeError(f"handler: {qualname} was typed in, workers cannot import it: {_FILE_WAY_OUT}")
+    if module == "__main__" and not _main_has_file():
+        raise TypeError(f"handler: this program has no file that workers could import {qualname} from: {_FILE_WAY_OUT}")
+    if _looked_up(module, qualname) is not function:
+        message = f"handler: the name {module}.{qualname} leads to something else than this function"
+        raise TypeError(f"{message} (a decorator or a later definition hides it): {_WAY_OUT}")
+    if any(is_generator(function) for is_generator in _GENERATORS):
+        raise TypeError(f"handler: {qualname} yields; a handler returns its one result")
+    _check_takes_one(function)
+    return f"{module}:{qualname}"
+
+
+def _check_takes_one(function: types.FunctionType) -> None:
+    try:
+        inspect.signature(function).bind(None)
+    except TypeError as error:
+        message = f"handler: {function.__qualname__} cannot be called with a payload alone: {error}"
+        raise TypeError(message) from error
+
+
+def _described(spec: object) -> str:
+    if isinstance(spec, partial):
+        return f"a partial of {getattr(spec.func, '__name__', spec.func)!r}"
+    if isinstance(spec, types.MethodType):
+        return f"the method {spec.__qualname__}"
+    if isinstance(spec, types.FunctionType):
+        if spec.__name__ == "<lambda>":
+            return "a lambda"
+        nested = "<locals>" in spec.__qualname__
+        return f"the {'nested function' if nested else 'method'} {spec.__qualname__}"
+    if isinstance(spec, types.BuiltinFunctionType):
+        return f"the builtin {spec.__name__}"
+    return f"an object of type {type(spec).__qualname__}"
+
+
+def _looked_up(module: str, qualname: str) -> object:
+    found: object = sys.modules.get(module)
+    for part in qualname.split("."):
+        found = getattr(found, part, None)
+    return found
+
+
+def _main_has_file() -> bool:
+    main = sys.modules.get("__main__")
+    return getattr(main, "__file__", None) is not None or getattr(main, "__spec__", None) is not None
+
+
+def _missing(module_name: str, qualname: str) -> str:
+    message = f"module {module_name} has no {qualname}"
+    if module_name != "__main__":
+        return message
+    return f"{message} in a worker: define it at the top level, outside the if __name__ == '__main__': block"
+
+
+def _annotations(function: Callable[..., Any]) -> tuple[Any, Any]:
+    """The annotations of the first parameter and of the result, where they are types that JSON can be read as."""
+    try:
+        hints = typing.get_type_hints(function, include_extras=True)
+        parameters: Sequence[str] = list(inspect.signature(function).parameters)
+    except Exception:  # noqa: BLE001
+        # Annotations are code: names under TYPE_CHECKING, newer syntax. Without them any JSON value will do.
+        return Any, Any
+    payload_type = hints.get(parameters[0], Any) if parameters else Any
+    return _readable(payload_type), _readable(hints.get("return", Any))
+
+
+def _readable(value_type: Any) -> Any:
+    """The type itself, or `Any` for one that no JSON can be read as: its values pass as whatever JSON they make."""
+    return value_type if _refusal(value_type) is None else Any
+
+
+def _checked_type(value_type: Any, field: str) -> Any:
+    if value_type is not None and (refusal := _refusal(value_type)) is not None:
+        raise TypeError(f"{field}: msgspec cannot read JSON as {value_type!r}: {refusal}")
+    return value_type
+
+
+def _refusal(value_type: Any) -> str | None:
+    if value_type is object:
+        return "object says nothing; leave the type out for any JSON value"
+    try:
+        # A schema is the one thing that msgspec refuses to make of a type it only knows as "custom".
+        msgspec.json.schema(value_type)
+    except Exception as error:  # noqa: BLE001
+        # RecursionError, NameError, TypeError: whatever the annotation's own evaluation raises.
+        return str(error)
+    return None

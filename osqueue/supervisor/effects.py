@@ -1,0 +1,59 @@
+"""What the foreman wants done. The supervisor does it, in order, without waiting for anything."""
+
+from __future__ import annotations
+
+from msgspec import Struct
+
+from osqueue.core.messages import Outcome
+from osqueue.errors import PoolBroken
+from osqueue.worker.messages import ToWorker
+
+
+class StartWorker(Struct, frozen=True):
+    """Start a worker process for this slot; `Foreman.worker_up` or `Foreman.worker_ended` follows."""
+
+    slot: int
+
+
+class SendWorker(Struct, frozen=True):
+    slot: int
+    message: ToWorker
+
+
+class KillWorker(Struct, frozen=True):
+    """Kill the slot's worker and its process group; `Foreman.worker_ended` follows."""
+
+    slot: int
+
+
+class ClaimJobs(Struct, frozen=True):
+    """Ask the broker for so many more jobs."""
+
+    jobs: int
+
+
+class SendReport(Struct, frozen=True):
+    """Report the outcomes; `Foreman.answered` with this number follows once they are durable."""
+
+    number: int
+    outcomes: list[Outcome]
+
+
+class Dropped(Struct, frozen=True):
+    """The answer to `Foreman.drop`: of the jobs named, these had not begun and never will."""
+
+    number: int
+    ids: list[int]
+
+
+class PoolIsBroken(Struct, frozen=True):
+    """Workers cannot start."""
+
+    error: PoolBroken
+
+
+class Stopped(Struct, frozen=True):
+    """The stop is complete: no worker lives, and every outcome is durable."""
+
+
+Effect = StartWorker | SendWorker | KillWorker | ClaimJobs | SendReport | Dropped | PoolIsBroken | Stopped

@@ -1,0 +1,113 @@
+"""Payloads and results as JSON: a value of one declared type, and its bytes.
+
+Rules:
+* What cannot be said in JSON is refused, never altered: msgspec would write NaN and infinity as ``null``.
+* A payload is checked where it is pushed by reading it as the worker will read it.
+* Without a declared type any JSON value will do; tuples and sets come back as lists, bytes as base64 text.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any, Generic, TypeVar
+
+import msgspec
+
+from osqueue.errors import InvalidPayload
+
+V = TypeVar("V")
+
+_NULL = b"null"
+_SHOWN_CHARS = 80
+
+
+class Values(Generic[V]):
+    """How values of one type cross. Any thread may use it.
+
+    Args:
+        value_type: what msgspec supports; `typing.Any` for any JSON value.
+        noun: what the values are called in messages, "payload" or "result".
+    """
+
+    def __init__(self, value_type: Any, noun: str) -> None:
+        """Raises `TypeError`: msgspec does not support the type; the message says which."""
+        self._noun = noun
+        self._type = value_type
+        self._typed = value_type is not Any
+        self._encoder = msgspec.json.Encoder()
+        self._decoder: msgspec.json.Decoder[V] = msgspec.json.Decoder(value_type)
+
+    def encode(self, value: Any) -> bytes:
+        """The value as JSON.
+
+        Raises:
+            InvalidPayload: JSON cannot say it, or the other side could not read it as the declared type.
+        """
+        if value is None:
+            return _NULL
+        try:
+            data = self._encoder.encode(value)
+        except RecursionError as error:
+            raise InvalidPayload(f"the {self._noun} is nested too deeply, or contains itself") from error
+        except UnicodeEncodeError as error:
+            message = f"the {self._noun} holds a lone surrogate, which is no text: decode it properly first"
+            raise InvalidPayload(message) from error
+        except Exception as error:
+            # Encoding runs the properties of the caller's own classes, which may raise anything.
+            raise InvalidPayload(self._unencodable(value, error)) from error
+        # NaN becomes null: only where there is a null can there have been one. So the usual value costs one search.
+        if _NULL in data and (hidden := _unsayable_float(value)) is not None:
+            message = f"the {self._noun} holds {hidden}, which JSON cannot say: send None or text in its place"
+            raise InvalidPayload(message)
+        return data
+
+    def encode_checked(self, value: Any) -> bytes:
+        """The value as JSON, after reading it back as the declared type.
+
+        Raises:
+            InvalidPayload: as `encode`, or it is not of the declared type.
+        """
+        data = self.encode(value)
+        if self._typed:
+            self.decode(data)
+        return data
+
+    def decode(self, data: bytes) -> V:
+        """The value that these bytes are.
+
+        Raises:
+            InvalidPayload: they are no JSON, or not of the declared type.
+        """
+        try:
+            return self._decoder.decode(data)
+        except RecursionError as error:
+            raise InvalidPayload(f"the {self._noun} is nested too deeply to be read") from error
+        except (msgspec.MsgspecError, ValueError, TypeError) as error:
+            # TypeError and ValueError: a ``__post_init__`` of the declared class refuses it.
+            raise InvalidPayload(f"the {self._noun} is not {_type_name(self._type)}: {error}") from error
+
+    def _unencodable(self, value: Any, error: Exception) -> str:
+        way_out = "use JSON values, or a msgspec Struct, dataclass, TypedDict or attrs class"
+        return f"the {self._noun} cannot be encoded: {error}; {way_out} type={type(value).__qualname__}"
+
+
+def _unsayable_float(value: Any) -> str | None:
+    """The first NaN or infinity inside a value that msgspec has encoded already; None if there is none."""
+    waiting = [msgspec.to_builtins(value)]
+    while waiting:
+        item = waiting.pop()
+        if isinstance(item, float):
+            if not math.isfinite(item):
+                return str(item)
+        elif isinstance(item, dict):
+            waiting.extend(item.values())
+        elif isinstance(item, list | tuple | set | frozenset):
+            waiting.extend(item)
+    return None
+
+
+def _type_name(value_type: Any) -> str:
+    if value_type is Any:
+        return "JSON"
+    name = value_type.__qualname__ if isinstance(value_type, type) else str(value_type)
+    return f"of the declared type {name[:_SHOWN_CHARS]}"

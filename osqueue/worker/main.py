@@ -1,0 +1,132 @@
+"""A worker process from its first line to its last."""
+
+from __future__ import annotations
+
+import faulthandler
+import gc
+import os
+import signal
+import socket
+from multiprocessing.connection import Connection
+from multiprocessing.reduction import DupFd
+from types import FrameType
+from typing import Any
+
+from msgspec import Struct
+
+from osqueue import host
+from osqueue.blame import Slot
+from osqueue.context import Stage, enter_worker
+from osqueue.jobs import find, find_handler, handler_types
+from osqueue.values import Values
+from osqueue.worker import lifeline
+from osqueue.worker.attempt import Coroutines, Judgement, Task
+from osqueue.worker.failure import describe
+from osqueue.worker.inbox import Inbox
+from osqueue.worker.loop import Loop, flush_stdio
+from osqueue.worker.messages import NotUp, Up
+from osqueue.worker.outbox import Outbox
+from osqueue.worker.reader import Reader
+
+
+class WorkerSpec(Struct, frozen=True, kw_only=True):
+    """What a worker is told at its start: names and numbers only, but for types that the pool was given.
+
+    ``tasks``: task to the handler's ``module:name``. ``retry_on``, ``no_retry_on``: names of exception classes.
+    """
+
+    tasks: dict[str, str]
+    blame_path: str
+    slot: int
+    supervisor_pid: int
+    supervisor_started: int
+    max_result_bytes: int
+    timeout_s: float | None = None
+    retry_on: tuple[str, ...] = ("builtins:Exception",)
+    no_retry_on: tuple[str, ...] = ()
+    payload_type: Any = None
+    result_type: Any = None
+
+
+class PassedFd:
+    """A descriptor as an argument of a process that multiprocessing starts."""
+
+    def __init__(self, fd: int) -> None:
+        self.fd = fd
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (_receive_fd, (DupFd(self.fd),))
+
+
+def _receive_fd(passed: Any) -> PassedFd:
+    return PassedFd(passed.detach())
+
+
+def work(channel: socket.socket, life: Connection, faults: PassedFd, spec: WorkerSpec) -> None:
+    """The target of the worker's process.
+
+    Args:
+        channel: this end of the socket pair to the supervisor.
+        life: the reading end of a pipe whose writing end the supervisor holds while it lives.
+        faults: a file for `faulthandler`.
+        spec: everything else.
+    """
+    for descriptor in (channel.fileno(), life.fileno(), faults.fd):
+        os.set_inheritable(descriptor, False)  # noqa: FBT003
+    lifeline.lead_group()
+    lifeline.die_with_pipe(life.fileno())
+    supervisor = lifeline.watch_supervisor(spec.supervisor_pid, spec.supervisor_started)
+    _leave_sigint_to_supervisor()
+    faulthandler.enable(file=faults.fd, all_threads=False)
+    outbox = Outbox(channel)
+    try:
+        tasks, judgement = _load(spec)
+        started = host.start_time(os.getpid()) or 0
+        slot = Slot(spec.blame_path, spec.slot, pid=os.getpid(), process_started=started)
+    except BaseException as error:  # noqa: BLE001
+        # An import runs the user's code: whatever it raises, sys.exit() too, is told, and then this process ends.
+        outbox.say(NotUp(describe(error, attempt=0)))
+        raise SystemExit(1) from None
+    inbox, stage = Inbox(), Stage(spec.timeout_s)
+    enter_worker(stage)
+    os.register_at_fork(after_in_child=lambda: _leave_to_parent(channel))
+    ends = [life.fileno()] if supervisor is None else [supervisor]
+    Reader(channel, inbox, outbox, stage).start(ends)
+    gc.freeze()
+    try:
+        outbox.say(Up(os.getpid(), started))
+        Loop(tasks, judgement, slot=slot, stage=stage, inbox=inbox, outbox=outbox).run()
+    except OSError:
+        lifeline.die()  # what a handler raises never comes here: this is the socket, and the supervisor is gone
+    flush_stdio()
+
+
+def _load(spec: WorkerSpec) -> tuple[dict[str, Task], Judgement]:
+    tasks = {}
+    coroutines = Coroutines()
+    for task, name in spec.tasks.items():
+        handler = find_handler(name)
+        payload_type, result_type = handler_types(handler, spec.payload_type, spec.result_type)
+        payloads, results = Values[Any](payload_type, "payload"), Values[Any](result_type, "result")
+        tasks[task] = Task(coroutines.wrap(handler), payloads, results, spec.max_result_bytes)
+    judgement = Judgement(
+        retry_on=tuple(find(name) for name in spec.retry_on),
+        no_retry_on=tuple(find(name) for name in spec.no_retry_on),
+    )
+    return tasks, judgement
+
+
+def _leave_sigint_to_supervisor() -> None:
+    # A handler of our own and not SIG_IGN, which programs that a job executes would inherit.
+    signal.signal(signal.SIGINT, _ignore)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGINT])
+
+
+def _ignore(signum: int, frame: FrameType | None) -> None:
+    """Ctrl-C is the supervisor's business."""
+
+
+def _leave_to_parent(channel: socket.socket) -> None:
+    """In a process that a handler forks: it must neither talk to the supervisor nor keep the socket open."""
+    channel.close()
+    faulthandler.disable()

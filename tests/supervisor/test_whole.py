@@ -1,0 +1,299 @@
+"""Whatever workers, broker and time do: each job has one fate, and only those that ran pay."""
+
+from __future__ import annotations
+
+import random
+from collections import Counter, deque
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from osqueue.blame import Blamed
+from osqueue.core.messages import Handout, Outcome
+from osqueue.supervisor.effects import (
+    ClaimJobs,
+    Dropped,
+    Effect,
+    KillWorker,
+    SendReport,
+    SendWorker,
+    StartWorker,
+    Stopped,
+)
+from osqueue.supervisor.foreman import Foreman
+from osqueue.worker.messages import CancelJobs, End, GiveBack, Ran, ToWorker, Work, WriteOut
+from osqueue.worker_process import Ended
+
+MS = 1_000_000
+TASKS = {"short": 0.05, "middle": 4.0, "long": 30.0, "slow": 400.0}
+"""Usual run times in milliseconds; each run is between half and ten times that."""
+
+
+class Worker:
+    """A worker process under a virtual clock: it does what `osqueue.worker` does, and dies when told to."""
+
+    def __init__(self, world: World, slot: int, pid: int) -> None:
+        self.world = world
+        self.slot = slot
+        self.pid = pid
+        self.state = "starting"
+        self.inbox: deque[Handout] = deque()
+        self.finished: list[tuple[Outcome, str, int]] = []
+        self.job: Handout | None = None
+        self.cancelled: set[int] = set()
+        self.ending = False
+        self.began = self.until = 0
+
+    def hear(self, message: ToWorker) -> None:
+        if self.state != "up":
+            return
+        match message:
+            case Work(jobs=jobs):
+                self.inbox.extend(jobs)
+            case GiveBack(number=number, ids=ids):
+                self.write_out()
+                self.give_back(number, [j for j in self.inbox if not ids or j.id in ids])
+            case CancelJobs(ids=ids):
+                not_begun = [j for j in self.inbox if j.id in ids]
+                self.give_back(0, not_begun)
+                self.cancelled.update(ids)
+            case WriteOut():
+                self.write_out()
+            case End():
+                self.ending = True
+
+    def give_back(self, number: int, jobs: list[Handout]) -> None:
+        for job in jobs:
+            self.inbox.remove(job)
+        self.world.soon(lambda: self.world.foreman.gave_back(self.slot, number, [j.id for j in jobs], self.world.now))
+
+    def write_out(self) -> None:
+        finished, self.finished = self.finished, []
+        if finished:
+            ran = [Ran(task, 1, took) for _, task, took in finished]
+            outcomes = [outcome for outcome, _, _ in finished]
+            self.world.soon(lambda: self.world.foreman.wrote(self.slot, outcomes, ran, self.world.now))
+
+    def step(self) -> None:
+        """Live up to the present."""
+        if self.state != "up":
+            return
+        if self.job is not None and (self.world.now >= self.until or self.stops_by_itself()):
+            self.finished.append((Outcome(self.job.id, self.job.attempt, "succeeded"), self.job.task, self.took()))
+            self.world.ended_run(self.job)
+            self.world.on.pop(self.slot, None)
+            self.job = None
+        if self.job is None and self.inbox:
+            self.begin(self.inbox.popleft())
+        if self.job is None or self.took() > MS:
+            self.write_out()
+        if self.job is None and self.ending:
+            self.die(0)
+
+    def stops_by_itself(self) -> bool:
+        assert self.job is not None
+        return self.job.id in self.cancelled and self.job.id % 2 == 0
+
+    def took(self) -> int:
+        return self.world.now - self.began
+
+    def begin(self, job: Handout) -> None:
+        self.job = job
+        self.began = self.world.now
+        self.until = self.began + round(TASKS[job.task] * MS * self.world.random.choice([0.5, 1, 1, 1, 1, 10]))
+        self.world.began_run(job)
+        self.world.on[self.slot] = Blamed(self.slot, self.pid, 1, job.id, job.attempt, self.began)
+
+    def die(self, exit_code: int) -> None:
+        if self.state == "dead":
+            return
+        if self.job is not None:
+            self.world.ended_run(self.job)
+        self.state = "dead"
+        del self.world.workers[self.slot]
+        self.world.soon(lambda: self.world.worker_gone(self, exit_code))
+
+
+class World:
+    """Foreman, workers and a broker that is a list, under one seed."""
+
+    def __init__(self, seed: int, *, workers: int, jobs: int, deadly: float) -> None:
+        self.random = random.Random(seed)
+        self.now = 10**12
+        self.deadly = deadly
+        self.on: dict[int, Blamed] = {}
+        self.foreman = Foreman(workers=workers, timeout_s=2.0, grace_s=0.1, running_on=self.on.get)
+        self.workers: dict[int, Worker] = {}
+        self.events: deque[object] = deque()
+        self.last_pid = 100
+        self.waiting = deque(self.job(n + 1) for n in range(jobs))
+        self.credits = 0
+        self.held: dict[int, Handout] = {}
+        self.final: dict[int, str] = {}
+        self.cancelled: set[int] = set()
+        self.running: Counter[int] = Counter()
+        self.runs: Counter[int] = Counter()
+        self.charged: Counter[int] = Counter()
+        self.deaths_on: Counter[int] = Counter()
+        self.drops = 0
+        self.dropped: list[int] = []
+        self.stopped = False
+
+    def job(self, job_id: int) -> Handout:
+        task = self.random.choice(list(TASKS))
+        timeout_s = self.random.choice([None, None, None, 0.3])
+        return Handout(job_id, 1, task, b"1", 0, timeout_s, self.random.random() < 0.03)
+
+    def soon(self, event: object) -> None:
+        self.events.append(event)
+
+    def began_run(self, job: Handout) -> None:
+        self.running[job.id] += 1
+        self.runs[job.id] += 1
+        assert self.running[job.id] == 1, f"job runs twice at once id={job.id}"
+        assert self.final.get(job.id) != "succeeded", f"job runs after its success id={job.id}"
+        if job.id not in self.cancelled:
+            assert job.id in self.held, f"job runs though it is not held id={job.id}"
+
+    def ended_run(self, job: Handout) -> None:
+        self.running[job.id] -= 1
+
+    def worker_gone(self, worker: Worker, exit_code: int) -> None:
+        if worker.job is not None:
+            self.deaths_on[worker.job.id] += 1
+        self.foreman.worker_ended(worker.slot, Ended(exit_code), self.now)
+        self.on.pop(worker.slot, None)
+
+    def do(self, effect: Effect) -> None:  # noqa: C901
+        match effect:
+            case StartWorker(slot=slot):
+                assert slot not in self.workers
+                self.last_pid += 1
+                self.workers[slot] = Worker(self, slot, self.last_pid)
+            case SendWorker(slot=slot, message=message):
+                if slot in self.workers:
+                    self.workers[slot].hear(message)
+            case KillWorker(slot=slot):
+                if slot in self.workers:
+                    self.workers[slot].die(-9)
+            case ClaimJobs(jobs=jobs):
+                self.credits += jobs
+            case SendReport(number=number, outcomes=outcomes):
+                for outcome in outcomes:
+                    self.take(outcome)
+                self.soon(lambda: self.foreman.answered(number))
+            case Dropped(ids=ids):
+                self.dropped += ids
+            case Stopped():
+                self.stopped = True
+
+    def take(self, outcome: Outcome) -> None:
+        job = self.held.pop(outcome.id, None)
+        if job is None:
+            assert outcome.id in self.cancelled, f"outcome of a job that is not held {outcome}"
+            return
+        assert job.attempt == outcome.attempt
+        if outcome.verdict == "failed":
+            self.charged[outcome.id] += 1
+            self.waiting.append(Handout(job.id, job.attempt + 1, job.task, job.payload, 0, job.timeout_s, job.alone))
+        elif outcome.verdict == "returned":
+            self.waiting.append(job)
+        else:
+            assert outcome.id not in self.final
+            self.final[outcome.id] = outcome.verdict
+
+    def act(self) -> None:
+        """One thing happens, and time passes."""
+        dice = self.random.random()
+        if dice < self.deadly and self.workers:
+            self.random.choice(list(self.workers.values())).die(self.random.choice([-9, -11, 3]))
+        elif dice < self.deadly + 0.01 and self.held:
+            self.cancel(self.random.sample(list(self.held), min(3, len(self.held))))
+        elif dice < self.deadly + 0.02 and self.held:
+            self.drops += 1
+            self.foreman.drop(self.drops, self.random.sample(list(self.held), min(3, len(self.held))), self.now)
+        elif dice < self.deadly + 0.03:
+            self.credits = 0
+            self.foreman.reconnected()
+        self.step()
+
+    def cancel(self, ids: list[int]) -> None:
+        for job_id in ids:
+            del self.held[job_id]
+            self.cancelled.add(job_id)
+            self.final.setdefault(job_id, "cancelled")
+        self.foreman.no_longer_ours(ids, self.now)
+
+    def step(self) -> None:
+        self.now += round(self.random.expovariate(1.0) * MS)
+        for worker in list(self.workers.values()):
+            if worker.state == "starting" and self.random.random() < 0.2:
+                worker.state = "up"
+                self.foreman.worker_up(worker.slot, worker.pid, self.now)
+            worker.step()
+        count = min(self.credits, len(self.waiting))
+        if count:
+            self.credits -= count
+            jobs = [self.waiting.popleft() for _ in range(count)]
+            self.held.update((job.id, job) for job in jobs)
+            self.soon(lambda: self.foreman.granted(jobs, self.now))
+        while self.events and self.random.random() < 0.9:
+            self.events.popleft()()  # type: ignore[operator]
+        for effect in self.foreman.settle(self.now, 0):
+            self.do(effect)
+
+    def check_held(self) -> None:
+        """With nothing on its way, foreman and broker agree on what is held."""
+        if not self.events:
+            assert {(job.id, job.attempt) for job in self.held.values()} <= set(self.foreman.held())
+
+
+@given(
+    seed=st.integers(0, 2**32),
+    workers=st.integers(1, 4),
+    jobs=st.integers(1, 120),
+    deadly=st.sampled_from([0.0, 0.002, 0.02]),
+)
+@settings(max_examples=60, deadline=None)
+def test_each_job_has_one_fate_and_only_those_that_ran_pay(seed, workers, jobs, deadly):
+    world = World(seed, workers=workers, jobs=jobs, deadly=deadly)
+    world.foreman.start(world.now)
+
+    for _ in range(1_500):
+        world.act()
+        world.check_held()
+    world.deadly = 0.0
+    steps = 0
+    while len(world.final) < jobs:
+        world.step()
+        steps += 1
+        assert steps < 200_000, f"stalls seed={seed} {[j for j in range(1, jobs + 1) if j not in world.final]}"
+
+    assert set(world.final) == set(range(1, jobs + 1))
+    for job_id in world.charged:
+        assert world.charged[job_id] <= world.deaths_on[job_id], f"charged without a death on it id={job_id}"
+    if deadly == 0.0 and not world.deaths_on:
+        assert not world.charged
+
+
+@given(seed=st.integers(0, 2**32), workers=st.integers(1, 4), grace_s=st.sampled_from([0.0, 0.05, 5.0]))
+@settings(max_examples=60, deadline=None)
+def test_a_stop_at_any_moment_ends_with_every_job_returned_or_done(seed, workers, grace_s):
+    world = World(seed, workers=workers, jobs=60, deadly=0.005)
+    world.foreman.start(world.now)
+    for _ in range(world.random.randrange(800)):
+        world.act()
+
+    world.foreman.stop(grace_s, world.now)
+    steps = 0
+    while not world.stopped:
+        world.step()
+        steps += 1
+        assert steps < 50_000, f"does not stop seed={seed}"
+
+    while world.events:
+        world.events.popleft()()
+        for effect in world.foreman.settle(world.now, 0):
+            world.do(effect)
+    assert not world.workers
+    assert world.held == {}
