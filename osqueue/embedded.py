@@ -17,7 +17,7 @@ from osqueue.client.face import open_connection
 from osqueue.errors import OsqueueError
 from osqueue.reactor import LoopThread, close_after_fork
 from osqueue.settings import queue_settings
-from osqueue.storage import Storage, StorageError, open_directory
+from osqueue.storage import Storage, StorageError, StorageLost, open_directory
 from osqueue.transport.connector import SocketPairConnector
 
 KIB = 1024
@@ -113,6 +113,6 @@ class Broker(Client):
 
 
 def _told(error: Exception) -> OsqueueError:
-    if isinstance(error, OsqueueError) and not isinstance(error, StorageError):
-        return error
-    return OsqueueError(f"the queue's storage has failed, nothing more is written: {error}")
+    if isinstance(error, StorageError):
+        return StorageLost.to(error)
+    return error if isinstance(error, OsqueueError) else OsqueueError(f"the queue's broker cannot go on: {error}")

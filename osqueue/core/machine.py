@@ -281,9 +281,13 @@ class QueueMachine:
 
     def next_alarm_ms(self) -> int | None:
         """When `settle` must be called next, if nothing else happens."""
+        deadline = self.state.leases.next_deadline_ms()
+        if deadline is not None:
+            # Between now and then there must be ticks, or the one that should end the lease looks like a late one.
+            deadline = min(deadline, self._last_tick_ms + round(self._term_ms * LATE_TICK / 2))
         alarms = (
             self.state.backlog.next_due_ms(),
-            self.state.leases.next_deadline_ms(),
+            deadline,
             self._claims.next_deadline_ms(),
         )
         return min((alarm for alarm in alarms if alarm is not None), default=None)

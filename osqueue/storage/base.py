@@ -16,9 +16,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from typing import NewType, Protocol, runtime_checkable
+from typing import Any, NewType, Protocol, Self, runtime_checkable
 
-from osqueue.errors import OsqueueError
+from osqueue.errors import OsqueueError, Unavailable
 
 Version = NewType("Version", str)
 """Names one state of one object. Equal versions mean equal bytes; otherwise opaque, and valid for one opening."""
@@ -65,6 +65,23 @@ class WriteUnknown(StorageError):
     Where the same bytes may be sent again (a bucket), send them with the same expectation until it is decided. A
     directory refuses every later write with this error: answer nobody, stop, and let the next opener read what stands.
     """
+
+
+class StorageLost(StorageError, Unavailable):
+    """The broker has stopped, since its storage failed for good; what it had not answered may have happened or not.
+
+    Mend what the message names, and open the queue again: what was acknowledged is there.
+    """
+
+    @classmethod
+    def to(cls, error: StorageError) -> Self:
+        """What whoever waits for the broker is told of the error that stopped it."""
+        message = f"the queue's storage has failed; mend it, then open the queue again: {error}"
+        return cls(message, key=error.key, errno=error.errno)
+
+    def again(self) -> Any:
+        """Nothing can be repeated: the connection has ended with the broker."""
+        raise RuntimeError("the broker has stopped; open the queue again, and look whether it happened")
 
 
 class Reader(Protocol):
