@@ -226,6 +226,7 @@ class Engine:
             return None
 
     async def _stop_supervisor(self, supervisor: Supervisor, grace_s: float) -> None:
+        self._link.withdraw()
         # Without a broker there is nobody to report to; the queue gets its jobs back when it is opened again.
         await supervisor.stop(0 if self._broker_gone else grace_s)
 

@@ -52,6 +52,7 @@ class SupervisorLink:
         self._tasks = tasks
         self._worker = worker
         self._lease = 0
+        self._withdrawn = False
         self._connection: Connection | None = None
         self._supervisor: Claimant | None = None
 
@@ -64,7 +65,13 @@ class SupervisorLink:
 
     def claim(self, jobs: int) -> None:
         """Ask for so many jobs more."""
-        self._to_broker().claim_standing(self._tasks, jobs, self._worker)
+        if not self._withdrawn:
+            self._to_broker().claim_standing(self._tasks, jobs, self._worker)
+
+    def withdraw(self) -> None:
+        """Ask for nothing more, not even for what was asked for: else what a stop gives back comes back at once."""
+        self._withdrawn = True
+        self._to_broker().claim_standing([], 0, self._worker)
 
     def report(self, outcomes: list[Outcome], on_answer: Callable[[list[int]], None]) -> None:
         """Report outcomes; ``on_answer`` gets the ids that were lost, once the rest is durable."""

@@ -18,6 +18,7 @@ import logging
 import multiprocessing
 import multiprocessing.forkserver
 import multiprocessing.process
+import multiprocessing.resource_tracker
 import os
 import queue
 import signal
@@ -93,9 +94,6 @@ class Starter:
         self._requests.put(None)
 
     def _run(self) -> None:
-        # Inherited by the fork server and by every worker until it can ignore SIGINT properly: else an early Ctrl-C
-        # kills those that are still importing, with a traceback each.
-        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
         while (launch := self._requests.get()) is not None:
             launch()
 
@@ -198,6 +196,7 @@ class WorkerProcess:
             life_reader.close()
 
     def _start_process(self, channel: socket.socket, life: Connection, faults: PassedFd) -> None:
+        _shield_children()
         if self._context.get_start_method() == "forkserver":
             _preload_worker(self._context)
         name = f"osqueue-worker-{self._spec.slot}"
@@ -292,6 +291,16 @@ class WorkerProcess:
         if self._watched is not None:
             self._loop.remove_reader(self._watched)
             self._watched = None
+
+
+def _shield_children() -> None:
+    """Block SIGINT in this thread, for the fork server and every worker to inherit until they can ignore it properly.
+
+    Else an early Ctrl-C kills those that are still importing, with a traceback each. The resource tracker comes first:
+    multiprocessing starts it together with the first process, and unblocks SIGINT in the thread that does.
+    """
+    multiprocessing.resource_tracker.ensure_running()
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
 
 
 def _preload_worker(context: BaseContext) -> None:

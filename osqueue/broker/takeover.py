@@ -4,6 +4,8 @@ Rules:
 * Opening reads the root and nothing else, and creates no object.
 * A lease of a local holder ends when its process has ended; who ran is read from its blame file, once its workers are
   gone too. After a reboot nothing is known, and nobody pays.
+* A supervisor removes its blame file when its last worker has gone. If its process lives on without that file, the
+  supervisor has ended without a broker to tell: nothing of it runs, nobody pays.
 """
 
 from __future__ import annotations
@@ -80,13 +82,21 @@ def ended_holders(machine: QueueMachine, directory: str) -> list[Ended]:
     return [
         look_at(lease.number, lease.holder, directory)
         for lease in machine.state.leases.all()
-        if lease.holder is not None and host.is_running(lease.holder) is False
+        if lease.holder is not None
+        and (host.is_running(lease.holder) is False or _has_retired(lease.holder, directory))
     ]
+
+
+def _has_retired(holder: Holder, directory: str) -> bool:
+    here = host.is_running(holder) is True
+    return here and bool(holder.blame and directory) and not Path(directory, holder.blame).exists()
 
 
 def look_at(lease: int, holder: Holder, directory: str) -> Ended:
     """Find out what a dead holder's workers were on."""
     path = str(Path(directory, holder.blame)) if holder.blame and directory else ""
+    if _has_retired(holder, directory):
+        return Ended(lease, [], known=True, blame_path="")
     if not path or holder.boot != host.boot_id():
         return Ended(lease, [], known=False, blame_path=path)
     try:

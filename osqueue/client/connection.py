@@ -6,6 +6,7 @@ Everything here runs in the loop's thread. Sends are gathered: what one turn of 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 
 import msgspec
@@ -14,7 +15,7 @@ from osqueue import clock
 from osqueue.client.calls import Call, OnResponse
 from osqueue.client.operations import OnAnswer, Pending
 from osqueue.client.session import Session
-from osqueue.core.messages import Claim, FromBroker, Operation, Query
+from osqueue.core.messages import Claim, FromBroker, GetStats, Operation, Query
 from osqueue.errors import OsqueueError
 from osqueue.reactor import LoopThread
 from osqueue.transport.connector import Connector
@@ -116,10 +117,9 @@ class Connection:
         self._end()
 
     async def close(self, error: OsqueueError) -> None:
-        """Leave the queue: say goodbye if nothing is unanswered; whoever still waits gets ``error``."""
-        if not self._closed and not self.session.busy:
-            self.session.leave()
-            self._pump()
+        """Leave the queue: say goodbye, and see that it has arrived; whoever still waits gets ``error``."""
+        if not self._closed:
+            await self._say_goodbye()
         self.fail(error)
         try:
             await asyncio.wait_for(self._gone.wait(), _GOODBYE_S)
@@ -128,6 +128,14 @@ class Connection:
                 self._protocol.abort()
 
     # ---------------------------------------------------------------------------------------------------------- private
+
+    async def _say_goodbye(self) -> None:
+        """On return the broker has applied it, or has not answered in time: then it sees that we are gone."""
+        applied = asyncio.Event()
+        self.session.leave()
+        self.ask(GetStats(), lambda _: applied.set())
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(applied.wait(), _GOODBYE_S)
 
     def _new_protocol(self) -> FrameProtocol[FromBroker]:
         protocol: FrameProtocol[FromBroker] = FrameProtocol(
@@ -199,7 +207,7 @@ class Connection:
     def _tick(self) -> None:
         self._ticking = False
         self.session.time_passed(clock.boot_ms())
-        self._tick_soon()
+        self.flush()
 
     def _end(self) -> None:
         self._closed = True

@@ -7,6 +7,7 @@
 Rules:
 * Numbers grow by one from 1 and never go back; at most `WINDOW` are unanswered, others wait their turn.
 * ``acked`` is the last number below which everything is answered here: the broker may forget those answers.
+* A session that has nothing more to say acknowledges its last answer a moment later (`Operations.thanks`).
 * What has waited `PATIENCE_MS` without any answer coming in is told to be `Unavailable`, and stays in the session.
 * Sans-I/O: called from one thread, time comes in as ``now_ms`` of the boot clock.
 """
@@ -16,7 +17,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterable
 
-from osqueue.core.messages import Answer, AnswerBody, Numbered, Operation
+from osqueue.core.messages import Answer, AnswerBody, Cancel, Numbered, Operation
 from osqueue.errors import OsqueueError, SessionLost, Unavailable
 
 WINDOW = 64
@@ -60,6 +61,8 @@ class Operations:
         self._unanswered: dict[int, Pending] = {}
         self._next = 1
         self._progress_ms = 0
+        self._acked = 0
+        """What the broker has been told that we have."""
 
     def __len__(self) -> int:
         """How many are not answered, those that wait their turn included."""
@@ -101,6 +104,21 @@ class Operations:
         """Say every unanswered operation again, from a number on."""
         return self._say(pending for number, pending in self._unanswered.items() if number >= first)
 
+    @property
+    def owes_thanks(self) -> bool:
+        """Whether every answer is here, and the broker does not know it yet."""
+        return not self._unanswered and not self._waiting and self._acked < self._next - 1
+
+    def thanks(self) -> list[Numbered]:
+        """An acknowledgement on its own: the last operation, said again by name only, with its own answer acked.
+
+        The broker keeps answers until then, and a session with none of them may make room for others.
+        """
+        if not self.owes_thanks:
+            return []
+        self._acked = self._next - 1
+        return [Numbered(self._acked, self._acked, Cancel([]))]
+
     def answered(self, answer: Answer, now_ms: int) -> Pending | None:
         """Take an answer in; None when it was there before."""
         pending = self._unanswered.pop(answer.number, None)
@@ -135,6 +153,7 @@ class Operations:
         gone = list(self._unanswered.values())
         self._unanswered.clear()
         self._next = 1
+        self._acked = 0
         self._waiting.extendleft(reversed([pending for pending in gone if pending.sent == 1]))
         for pending in gone:
             if pending.sent == 1:
@@ -146,6 +165,7 @@ class Operations:
         acked = next(iter(self._unanswered), self._next) - 1
         numbered = []
         for pending in pendings:
+            self._acked = acked
             pending.sent += 1
             numbered.append(Numbered(pending.number, acked, pending.operation))
         return numbered

@@ -88,12 +88,15 @@ class Session:
         self.max_payload_bytes = 0
         """The queue's limit; 0 while unknown."""
         self.epoch = 0
+        self._leaving = False
+        self._left = False
+        """Whether goodbye was said on this connection."""
         self._outbox: list[ToBroker] = []
 
     @property
     def busy(self) -> bool:
-        """Whether an operation or a call has not been answered."""
-        return bool(len(self.operations) or len(self.calls))
+        """Whether time matters: something has not been answered, or not been acknowledged."""
+        return bool(len(self.operations) or len(self.calls) or (self.open and self.operations.owes_thanks))
 
     def now_ms(self, boot_ms: int) -> int | None:
         """The broker's time; None before the first welcome."""
@@ -105,6 +108,7 @@ class Session:
         """A new connection stands: say hello."""
         held = self._keeper.held() if self._keeper is not None else []
         self.stale = False
+        self._left = False
         self._outbox = [Hello(self._id, self._birth, self._holder, held, self.watch.runs())]
 
     def disconnected(self, now_ms: int) -> None:
@@ -138,14 +142,15 @@ class Session:
             self._outbox.append(Claim(self.calls.ticket(), tasks, jobs, standing=True, worker=worker))
 
     def time_passed(self, now_ms: int) -> None:
-        """Tell what has waited too long."""
+        """Tell what has waited too long; acknowledge what came last, if nothing followed."""
+        if self.open and not self._leaving:
+            self._outbox += self.operations.thanks()
         self.operations.expire(now_ms)
         self.calls.expire(now_ms, None if self.open else self._lost_ms)
 
     def leave(self) -> None:
-        """End the session; only when it is not `busy`."""
-        if self.open:
-            self._outbox.append(Goodbye())
+        """End the session: after what has been said the broker is told goodbye, and nothing numbered follows."""
+        self._leaving = True
 
     def fail(self, error: OsqueueError) -> None:
         """There will never be another connection."""
@@ -157,7 +162,11 @@ class Session:
     def outbox(self, now_ms: int) -> list[ToBroker]:
         """What is to be sent now, in order; empties it."""
         if self.open:
-            self._outbox += self.operations.to_send()
+            if not self._leaving:
+                self._outbox += self.operations.to_send()
+            elif not self._left:
+                self._left = True
+                self._outbox.append(Goodbye())
             self._outbox += self.calls.to_send(now_ms)
         outbox, self._outbox = self._outbox, []
         return outbox

@@ -50,6 +50,7 @@ class Parked:
         self.jobs = claim.jobs
         self.standing = claim.standing
         self.worker = claim.worker
+        self.awaits_objects = False
         self.deadline_ms = None if claim.standing else now_ms + round(max(0.0, claim.wait_s) * 1000)
 
 
@@ -125,13 +126,15 @@ class Claims:
     def grant(self, now_ms: int) -> None:
         """Give parked claims what is ready; end those whose time is over."""
         for parked in list(self._parked):
-            self._grant(parked)
-            if not parked.standing and (parked.jobs == 0 or (parked.deadline_ms or 0) <= now_ms):
+            parked.awaits_objects = self._grant(parked)
+            is_over = (parked.deadline_ms or 0) <= now_ms and not parked.awaits_objects
+            if not parked.standing and (parked.jobs == 0 or is_over):
                 self._parked.remove(parked)
                 if parked.jobs:
                     self._state.outbox.append((parked.session, Granted(parked.ticket, 0, [])))
 
-    def _grant(self, parked: Parked) -> None:
+    def _grant(self, parked: Parked) -> bool:
+        """Give a claim what is ready; says whether jobs for it are there, and their objects are still being read."""
         state = self._state
         lease = state.leases.standing(parked.session) if parked.standing else None
         while parked.jobs > 0 and state.leases.have_room():
@@ -140,10 +143,11 @@ class Claims:
             state.backlog.take(parked.tasks, taken)
             state.wanted |= taken.wanted
             if not taken.handouts:
-                return
+                return bool(taken.wanted)
             lease = self._lend(parked, lease, taken)
             state.outbox.append((parked.session, Granted(parked.ticket, lease.number, taken.handouts)))
             parked.jobs = parked.jobs - len(taken.handouts) if parked.standing else 0
+        return False
 
     def _lend(self, parked: Parked, lease: Lease | None, taken: Taken) -> Lease:
         state = self._state
@@ -172,7 +176,9 @@ class Claims:
         self._state.outbox.append((session, Beaten(beat.ticket, held)))
 
     def next_deadline_ms(self) -> int | None:
-        deadlines = [parked.deadline_ms for parked in self._parked if parked.deadline_ms is not None]
+        # One whose objects are being read ends when they have arrived, not by time.
+        waiting = [parked for parked in self._parked if not parked.awaits_objects]
+        deadlines = [parked.deadline_ms for parked in waiting if parked.deadline_ms is not None]
         return min(deadlines, default=None)
 
     # ------------------------------------------------------------------------------------------------ a lease's end

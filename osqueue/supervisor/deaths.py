@@ -8,6 +8,7 @@ from osqueue.core.messages import Handout, JobError
 from osqueue.errors import PoolBroken
 from osqueue.supervisor.crew import MAX_FAILED_STARTS, Member
 from osqueue.worker.failure import cut_end
+from osqueue.worker.lifeline import CANNOT_SPEAK
 from osqueue.worker_process import NO_MAIN_GUARD, Ended
 
 _MIB = 1024 * 1024
@@ -89,6 +90,8 @@ def _how(ended: Ended, rss_bytes: int | None) -> str:
     if ended.exit_code is None:
         return f"the worker ended, its exit status is unknown{seen}"
     name = signal_name(ended)
+    if ended.exit_code == CANNOT_SPEAK:
+        return f"the worker can no longer be heard: its handler has closed descriptors that are not its own{seen}"
     if name is None:
         return f"the worker exited with status {ended.exit_code}{seen}"
     hint = "; not by osqueue: the kernel's out-of-memory killer is a usual cause" if name == "SIGKILL" else ""

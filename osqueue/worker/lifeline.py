@@ -20,6 +20,8 @@ from typing import NoReturn
 from osqueue import host
 
 ON_LINUX = sys.platform == "linux"
+CANNOT_SPEAK = 74
+"""Exit status of a worker whose socket is closed though its supervisor lives."""
 
 
 def lead_group() -> None:

@@ -43,6 +43,7 @@ class Loop:
         self._usual_ns: dict[str, float] = {}
         self._written_ns = self._mark_ns = clock.boot_ns()
         self._name = f"{socket.gethostname()}:{os.getpid()}"
+        self._last: Handout | None = None
         self._forked = False
         os.register_at_fork(after_in_child=self._in_forked_child)
 
@@ -50,8 +51,17 @@ class Loop:
         """Run jobs until the end.
 
         Raises:
-            OSError: the supervisor is gone.
+            OSError: nothing can be said to the supervisor any more. The last job is blamed again: either the
+                supervisor is gone, or that job has closed the socket and would do so again and again, for nothing.
         """
+        try:
+            self._run_all()
+        except OSError:
+            if self._last is not None:
+                self._slot.begin(self._last.id, self._last.attempt, self._mark_ns)
+            raise
+
+    def _run_all(self) -> None:
         jobs = self._inbox.jobs
         while True:
             try:
@@ -75,7 +85,7 @@ class Loop:
         self._slot.begin(job.id, job.attempt, started_ns)
         outcome = self._tasks[job.task].attempt(job, self._judgement)
         self._slot.end()
-        stage.job = None
+        stage.job, self._last = None, job
         if self._forked:
             # The handler forked and let its child return: there is one worker here, and it is the parent.
             os._exit(1)

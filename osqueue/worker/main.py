@@ -97,7 +97,9 @@ def work(channel: socket.socket, life: Connection, faults: PassedFd, spec: Worke
         outbox.say(Up(os.getpid(), started))
         Loop(tasks, judgement, slot=slot, stage=stage, inbox=inbox, outbox=outbox).run()
     except OSError:
-        lifeline.die()  # what a handler raises never comes here: this is the socket, and the supervisor is gone
+        # What a handler raises never comes here: this is the socket.
+        lifeline.watch_supervisor(spec.supervisor_pid, spec.supervisor_started)
+        os._exit(lifeline.CANNOT_SPEAK)
     flush_stdio()
 
 

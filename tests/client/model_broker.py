@@ -106,6 +106,8 @@ class ModelBroker:
         if message.number == session.last + 1:
             self._apply(session, message)
         assert len(session.answers) <= 64
+        if message.number not in session.answers:
+            return []
         return [Answer(message.number, session.answers[message.number]), *self._watch(session, message)]
 
     def _apply(self, session: ModelSession, message: Numbered) -> None:
@@ -118,8 +120,7 @@ class ModelBroker:
 
     def _watch(self, session: ModelSession, message: Numbered) -> list[FromBroker]:
         push = message.operation
-        assert isinstance(push, Push)
-        if not push.watch:
+        if not isinstance(push, Push) or not push.watch:
             return []
         ids = {one for first, last in session.answers[message.number].ids for one in range(first, last + 1)}
         self.watched |= ids

@@ -20,6 +20,7 @@ from osqueue.core.messages import (
     Finished,
     FromBroker,
     GetStats,
+    Goodbye,
     Granted,
     Hello,
     JobRecord,
@@ -289,6 +290,42 @@ def test_a_session_that_can_never_connect_again_tells_everybody(session):
     assert not session.busy
 
 
+def test_the_last_answer_is_acknowledged_when_nothing_follows_it(session):
+    welcome(session)
+    push(session), push(session)
+    session.outbox(0)
+    session.received(Answer(1, Pushed([(1, 1)])), 0)
+    session.time_passed(0)
+    assert session.outbox(0) == []
+    session.received(Answer(2, Pushed([(2, 2)])), 0)
+    assert session.outbox(0) == []
+    assert session.busy
+
+    session.time_passed(1000)
+
+    assert numbers(session.outbox(1000)) == [(2, 2)]
+    assert not session.busy
+    session.time_passed(2000)
+    assert session.outbox(2000) == []
+    push(session)
+    assert numbers(session.outbox(3000)) == [(3, 2)]
+
+
+def test_goodbye_follows_what_was_said_and_is_said_again_on_a_new_connection(session):
+    welcome(session)
+    push(session)
+    session.outbox(0)
+    session.leave()
+    late = push(session)
+
+    assert session.outbox(0) == [Goodbye()]
+    assert session.outbox(0) == []
+    session.disconnected(0)
+    welcome(session)
+    assert [type(message) for message in session.outbox(0)] == [Numbered, Goodbye]
+    assert late == []
+
+
 class Keeper:
     def __init__(self) -> None:
         self.told: list[object] = []
@@ -397,6 +434,7 @@ class Storm(RuleBasedStateMachine):
     @rule(seconds=st.integers(1, 40))
     def wait(self, seconds: int) -> None:
         self.now_ms += seconds * 1000
+        self.session.time_passed(self.now_ms)
 
     @rule(data=st.data())
     def finish(self, data: st.DataObject) -> None:
@@ -426,13 +464,14 @@ class Storm(RuleBasedStateMachine):
         for _ in range(200):
             if not self.connected:
                 self.connect()
+            self.session.time_passed(self.now_ms)
             self.broker_reads(5)
             self.client_reads(5)
             for job_id in range(1, len(self.broker.applied) + 1):
                 self.down += [] if job_id in self.broker.finished else self.broker.finish(job_id)
         assert not self.session.busy
         for payload, [answer] in self.answers.items():
-            if isinstance(answer, SessionLost):
+            if isinstance(answer, Unavailable):
                 continue
             assert isinstance(answer, Pushed)
             assert self.broker.applied[answer.ids[0][0] - 1] == payload

@@ -98,3 +98,11 @@ def wait_for(file):
     while not go.exists():
         time.sleep(0.01)
     return "went"
+
+
+def outgrow_its_group(group):
+    """Move this worker alone into a memory cgroup, and take more memory than it has."""
+    Path(group, "cgroup.procs").write_text(str(os.getpid()))
+    taken = []
+    while True:
+        taken.append(bytearray(os.urandom(1024 * 1024)))

@@ -15,6 +15,11 @@ from tests.e2e.waiting import wait_for
 REPOSITORY = Path(__file__).parents[2]
 
 
+def environment() -> dict[str, str]:
+    """An environment in which programs find the package that is under test."""
+    return {**os.environ, "PYTHONPATH": str(REPOSITORY)}
+
+
 class Ended(NamedTuple):
     status: int
     out: str
@@ -30,11 +35,10 @@ class Program:
         script.write_text(textwrap.dedent(source))
         self._out = (directory / "out").open("w+")
         self._err = (directory / "err").open("w+")
-        environment = {**os.environ, "PYTHONPATH": str(REPOSITORY), "TMPDIR": str(directory)}
         self.process = subprocess.Popen(
             [sys.executable, "-u", str(script)],
             cwd=directory,
-            env=environment,
+            env={**environment(), "TMPDIR": str(directory)},
             stdout=self._out,
             stderr=self._err,
             process_group=0,
@@ -50,8 +54,11 @@ class Program:
         assert (self.directory / name).exists(), self.end()
 
     def end(self, seconds: float = 60) -> Ended:
-        """Wait for its end."""
-        status = self.process.wait(seconds)
+        """Wait for its end; kill it if that does not come in time."""
+        try:
+            status = self.process.wait(seconds)
+        finally:
+            self.process.kill()
         texts = []
         for file in (self._out, self._err):
             file.seek(0)

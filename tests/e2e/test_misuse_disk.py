@@ -11,7 +11,7 @@ import pytest
 
 from osqueue import Broker, LocalPool, QueueFull, Unavailable
 from osqueue.storage import StorageLost, WriteFailed
-from tests.cli.command_line import succeed
+from tests.cli.command_line import osqueue, succeed
 from tests.contracts.places import mounted, needs_root
 from tests.e2e import handlers
 from tests.e2e import misused_handlers as misused
@@ -67,14 +67,16 @@ def test_pushes_to_a_full_disk_are_refused_what_is_acked_stays_completions_fit_a
         wait_until_full(pool)
 
         pushed = pool.stats().pushed
-        for push in (pool.push, pool.submit, lambda payload, **task: pool.push_many([payload], **task)):
+        for push in (
+            lambda: pool.push(1, task="double"),
+            lambda: pool.push_many([1], task="double"),
+            lambda: pool.submit(1, task="double").result(60),
+        ):
             with pytest.raises(QueueFull, match="disk is nearly full; completions still fit, new jobs do not"):
-                future = push(1, task="double")
-                future.result(60)
+                push()
         go.touch()
         assert running.result(60) == "went"
-        wait_for(lambda: pool.stats().succeeded == 21)
-        assert pool.stats().pushed == pushed
+        assert pool.join(60).pushed == pushed
         assert [pool.get(job_id).result for job_id in waiting] == [b"%d" % (2 * number) for number in range(20)]
 
         disk.make_room()
@@ -151,6 +153,7 @@ def test_a_disk_that_stays_full_in_a_batch_ends_the_program_by_name_and_every_ac
     assert "StorageLost: the queue's storage has failed; mend it, then open the queue again" in ended.err
     assert "No space left on device" in ended.err
     wait_for(lambda: not processes_of(tmp_path), 10)
+    misused.fill(str(disk.filler))  # what the program's end made room for
     for open_queue in (open_pool, open_broker):
         with pytest.raises(WriteFailed, match="No space left on device"):
             open_queue(disk.place.path)
@@ -175,10 +178,26 @@ def open_broker(path: Path) -> object:
         return None
 
 
+def test_a_batch_on_a_full_disk_is_refused_on_the_command_line_with_status_4_and_why(
+    disk: Disk, tmp_path: Path
+) -> None:
+    (tmp_path / "items.jsonl").write_text("1\n")
+    misused.fill(str(disk.filler))
+
+    done = osqueue("run", "builtins:abs", "--file", "items.jsonl", "--path", disk.place.path, cwd=tmp_path)
+
+    assert done.returncode == 4
+    assert "No space left on device" in done.stderr
+    assert "Traceback" not in done.stderr
+    disk.make_room()
+    disk.place.is_intact()
+
+
 def test_whoever_waits_when_the_disk_is_full_for_good_is_told_that_the_outcome_is_unknown_and_why(disk: Disk) -> None:
-    with pytest.raises(StorageLost, match="No space left on device") as caught, LocalPool(
-        {"double": handlers.double, "fill": misused.fill}, path=disk.place.path, workers=1
-    ) as pool:
+    with (  # noqa: PT012
+        pytest.raises(StorageLost, match="No space left on device") as caught,
+        LocalPool({"double": handlers.double, "fill": misused.fill}, path=disk.place.path, workers=1) as pool,
+    ):
         future = pool.submit(str(disk.filler), task="fill")
         assert isinstance(future.exception(60), Unavailable)
         with pytest.raises(Unavailable):
@@ -191,7 +210,11 @@ def test_whoever_waits_when_the_disk_is_full_for_good_is_told_that_the_outcome_i
     disk.place.is_intact()
 
 
-@pytest.mark.xfail(strict=True, reason="a lease of a pool that ended without its broker ends only with its process")
+@pytest.mark.xfail(
+    strict=True,
+    raises=TimeoutError,
+    reason="the lease of a pool that ended without its broker ends only with its process",
+)
 def test_the_same_program_goes_on_with_a_new_pool_once_there_is_room(disk: Disk) -> None:
     tasks = {"double": handlers.double, "fill": misused.fill}
     with pytest.raises(StorageLost), LocalPool(tasks, path=disk.place.path, workers=1) as pool:

@@ -30,9 +30,7 @@ def directory(request: pytest.FixtureRequest, place: Place) -> Path:
 
 
 def test_a_batch_with_a_broken_line_says_which_and_what_came_before_has_run(place: Place, directory: Path) -> None:
-    done = osqueue(
-        "run", "builtins:abs", "--file", "items.jsonl", "--path", place.path, "-j", "1", cwd=directory
-    )
+    done = osqueue("run", "builtins:abs", "--file", "items.jsonl", "--path", place.path, "-j", "1", cwd=directory)
 
     assert done.returncode == 2
     assert "items.jsonl:3: not " in done.stderr

@@ -191,7 +191,7 @@ def remount(path: Path, mode: str) -> None:
     subprocess.run(["mount", "-o", f"remount,{mode}", path], check=True)
 
 
-# ------------------------------------------------------------------------------------------------------------ long paths
+# ----------------------------------------------------------------------------------------------------------- long paths
 
 
 def test_a_path_longer_than_a_sockets_address_works_for_pool_client_and_command_line(tmp_path: Path) -> None:

@@ -119,10 +119,24 @@ def test_many_unclean_payloads_come_back_from_segments(place: Place) -> None:
     with Broker.open(place.path) as broker:
         assert broker.get(ids[777]).payload == payloads[777]
         claimed: dict[int, bytes] = {}
-        while jobs := broker.claim_many(5000):
+        while len(claimed) < len(ids):
+            jobs = broker.claim_many(5000, wait=30)
+            assert jobs
             claimed.update((job.id, job.payload) for job in jobs)
 
     assert claimed == dict(zip(ids, payloads, strict=True))
+
+
+@pytest.mark.xfail(strict=True, raises=AssertionError, reason="a claim with wait=0 ends before a segment has been read")
+def test_a_claim_that_does_not_wait_finds_jobs_in_a_queue_that_was_just_opened(place: Place) -> None:
+    with Broker.open(place.path) as broker:
+        ids = broker.push_many(b"%d" % number for number in range(20_000))
+
+    with Broker.open(place.path) as broker:
+        job = broker.claim()
+
+    assert job is not None
+    assert job.id == ids[0]
 
 
 def test_raw_payloads_that_no_handler_can_read_are_dead_at_once_and_say_so(place: Place) -> None:

@@ -13,7 +13,7 @@ import pytest
 
 from osqueue import LocalPool
 from tests.e2e import handlers
-from tests.e2e.program import Program, processes_of
+from tests.e2e.program import Program, environment, processes_of
 from tests.e2e.waiting import wait_for
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
@@ -56,7 +56,13 @@ def test_a_script_without_a_main_guard_is_told_what_to_write(tmp_path):
 def test_a_program_typed_into_python_c_is_told_what_to_do(tmp_path):
     code = "from osqueue import LocalPool\ndef f(x): return x\nLocalPool(f)"
     done = subprocess.run(
-        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False
+        [sys.executable, "-c", code],
+        cwd=tmp_path,
+        env=environment(),
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
     )
 
     assert done.returncode == 1
@@ -241,7 +247,7 @@ def test_output_of_the_program_can_be_read_to_its_end_though_it_is_killed(tmp_pa
     read, write = os.pipe()
     source = WAITING.replace("GRACE", "600")
     (tmp_path / "program.py").write_text(source)
-    process = subprocess.Popen([sys.executable, "program.py"], cwd=tmp_path, stdout=write, env={**os.environ})
+    process = subprocess.Popen([sys.executable, "program.py"], cwd=tmp_path, stdout=write, env=environment())
     os.close(write)
     wait_for((tmp_path / "started").exists)
     process.kill()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,6 +19,9 @@ from osqueue import (
     PayloadTooLarge,
     Queue,
 )
+from osqueue.core.messages import Answer, FromBroker, Hello, Numbered, Push, Welcome
+from osqueue.transport.frames import read_frame, write_frame
+from osqueue.transport.unix import connect_unix
 from tests.e2e.waiting import wait_for
 
 UNCLEAN = [b'1},{"id":9', b"NaN", b'"\xed\xa0\x80"', b"[" * 5000 + b"]" * 5000, b"", b"\xff\x00", b'{"a":\n1}']
@@ -158,9 +162,11 @@ def test_heartbeats_in_the_background_say_when_the_lease_was_lost(queue):
     job = queue.claim()
     beats = queue.heartbeating(job, interval=0.05)
 
-    with pytest.raises(LeaseLost), beats:
-        queue.cancel(job_id)
-        assert beats.lost.wait(20)
+    beats.__enter__()
+    queue.cancel(job_id)
+    assert beats.lost.wait(20)
+    with pytest.raises(LeaseLost):
+        beats.__exit__(None, None, None)
 
 
 def test_a_job_is_cancelled_once_whether_it_waits_or_runs(queue):
@@ -246,3 +252,30 @@ def test_a_typed_queue_refuses_other_values_and_buries_what_is_none_of_its_own(q
 
     assert tasks.claim().id == good
     wait_for(lambda: queue.get(bad).state == "dead")
+
+
+def test_a_client_whose_place_others_have_taken_goes_on_unseen(queue, tmp_path):
+    queue.push(b"1")
+    session = queue._face.connection.session
+    wait_for(lambda: not session.busy)
+    first = session._id
+    others = [_other_session(tmp_path, f"{number:016x}") for number in range(300)]
+
+    assert queue.push(b"2") == 302
+    assert session._id != first
+    assert queue.stats().pushed == 302
+    for other in others:
+        other.close()
+
+
+def _other_session(directory: Path, session: str) -> socket.socket:
+    """A session that pushes once and then says nothing more, not even goodbye."""
+    sock = connect_unix(directory)
+    sock.settimeout(20)
+    decoder = msgspec.msgpack.Decoder(FromBroker)
+    write_frame(sock, Hello(session))
+    assert isinstance(read_frame(sock, decoder), Welcome)
+    write_frame(sock, Numbered(1, 0, Push([b"x"])))
+    assert isinstance(read_frame(sock, decoder), Answer)
+    write_frame(sock, Numbered(1, 1, Push([b"x"])))  # it has its answer
+    return sock

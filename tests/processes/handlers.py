@@ -58,13 +58,14 @@ def die_by(payload):
 
 
 def mark_or_die(payload):
-    """Add a line to a file, and take some milliseconds; then perhaps die."""
-    path, text = payload
+    """Add a line to a file, and take some milliseconds; then perhaps die, else return so many characters."""
+    path, text, size = payload
     with open(path, "a", encoding="utf-8") as file:
         file.write(f"{text}\n")
     time.sleep(0.003)
     if text == "die":
         os.kill(os.getpid(), signal.SIGKILL)
+    return "x" * size
 
 
 def read_null(payload):
@@ -111,13 +112,30 @@ def leave_child(path):
     time.sleep(600)
 
 
-def fork_and_return(path):
-    """Fork, and let the child return from the handler as well."""
-    child = os.fork()
-    if child == 0:
-        return "child"
-    os.waitpid(child, 0)
-    return "parent"
+def leave_child_and_exit(path):
+    """Leave a child running whose pid stands in a file, and exit."""
+    child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
+    write_whole(path, str(child.pid))
+    os._exit(3)
+
+
+def close_everything(payload):
+    os.closerange(3, 1024)
+    return "done"
+
+
+def fork_or_mark(payload):
+    """Add a line to a file; or fork, let the child return from the handler too, and wait for it."""
+    path, text = payload
+    if text in ("fork", "fork and die"):
+        child = os.fork()
+        if child:
+            os.waitpid(child, 0)
+            if text == "fork and die":
+                os.kill(os.getpid(), signal.SIGKILL)
+        return
+    with open(path, "a", encoding="utf-8") as file:
+        file.write(f"{text}\n")
 
 
 def sigint_of_child(payload):

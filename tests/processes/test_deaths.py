@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import os
 import signal
@@ -84,13 +85,54 @@ async def test_jobs_that_take_over_a_millisecond_are_written_out_one_by_one_and_
     path = tmp_path / "marks"
 
     async with Yard(handlers.mark_or_die, tmp_path, workers=1) as yard:
-        await yard.run(*[[str(path), "known"]] * 20)
+        await yard.run(*[[str(path), "known", 0]] * 20)
         for number in range(5):
             texts = [f"{number}a", f"{number}b", "die", f"{number}c"]
-            await yard.outcomes(*yard.push(*[[str(path), text] for text in texts]))
+            await yard.outcomes(*yard.push(*[[str(path), text, 0] for text in texts]))
 
     marks = path.read_text().split()[20:]
     assert marks == [mark for n in range(5) for mark in (f"{n}a", f"{n}b", "die", f"{n}c")]
+
+
+@in_loop
+async def test_what_a_worker_wrote_before_it_died_counts_though_the_loop_was_late(tmp_path):
+    path = tmp_path / "marks"
+
+    async with Yard(handlers.mark_or_die, tmp_path, workers=1) as yard:
+        await yard.run(*[[str(path), "known", 0]] * 20)
+        # More than one read takes, less than the socket holds; and two such jobs always go to a worker together.
+        ids = yard.push([str(path), "a", 300_000], [str(path), "die", 0])
+        for _ in range(5):
+            await asyncio.sleep(0)  # granted, dispatched, sent
+        deadline = time.monotonic() + DEADLINE_S
+        while not path.read_text().endswith("die\n") or not is_gone(
+            next(iter(yard.supervisor._processes.values())).pid
+        ):
+            assert time.monotonic() < deadline
+            time.sleep(0.01)  # noqa: ASYNC251 (the loop stands still meanwhile)
+        await yard.outcomes(*ids)
+
+        assert path.read_text().split()[20:] == ["a", "die"]
+
+
+@in_loop
+async def test_children_of_a_worker_that_exits_by_itself_die_too(tmp_path):
+    async with Yard(handlers.leave_child_and_exit, tmp_path, workers=1) as yard:
+        [outcome] = await yard.outcomes(*yard.push(str(tmp_path / "pid")))
+        child = int(await exists(tmp_path / "pid"))
+
+        assert outcome.error.exit_status == 3
+        await yard.until(lambda: is_gone(child), "the child is gone")
+
+
+@in_loop
+async def test_a_job_that_closes_its_workers_socket_uses_up_its_attempts(tmp_path):
+    async with Yard(handlers.close_everything, tmp_path, workers=1, max_attempts=3) as yard:
+        [outcome] = await yard.outcomes(*yard.push(None))
+
+    assert outcome.attempt == 3
+    assert outcome.error.error_type == "WorkerCrashed"
+    assert "closed descriptors" in outcome.error.message
 
 
 @in_loop

@@ -230,9 +230,22 @@ async def test_sigint_does_not_reach_workers_but_their_programs_get_it(tmp_path)
 
 @in_loop
 async def test_a_forked_child_that_returns_from_its_handler_does_not_become_a_second_worker(tmp_path):
-    async with Yard(handlers.fork_and_return, tmp_path, workers=1) as yard:
-        assert await yard.run(None, None, None) == ["parent"] * 3
-        assert all(len(outcomes) == 1 for outcomes in yard.broker.reported.values())
+    path = tmp_path / "marks"
+
+    async with Yard(handlers.fork_or_mark, tmp_path, workers=1) as yard:
+        await yard.run(*[[str(path), "known"]] * 50)
+        await yard.run(*[[str(path), text] for text in ("fork", "a", "b", "c", "fork", "d")])
+
+    assert path.read_text().split()[50:] == ["a", "b", "c", "d"]
+    assert all(len(outcomes) == 1 for outcomes in yard.broker.reported.values())
+
+
+@in_loop
+async def test_a_forked_child_does_not_clear_the_blame_of_its_parent(tmp_path):
+    async with Yard(handlers.fork_or_mark, tmp_path, workers=1) as yard:
+        [outcome] = await yard.outcomes(*yard.push([str(tmp_path / "marks"), "fork and die"]))
+
+    assert outcome.error.signal == "SIGKILL"
 
 
 @in_loop

@@ -87,8 +87,8 @@ async def test_jobs_behind_a_long_one_are_taken_back_for_an_idle_worker(tmp_path
         await yard.all_up()
         await yard.run(*[0] * 2000, task="some")  # now the task is known as short: chunks are long
         release = tmp_path / "release"
-        [long] = yard.push(str(release), task="some")
-        ids = yard.push(*[0] * 300, task="some")
+        ids = yard.push(*[0] * 50, str(release), *[0] * 250, task="some")
+        long = ids.pop(50)  # with finished jobs before it, and waiting ones behind it, in the same worker
 
         await yard.outcomes(*ids)
 
