@@ -18,10 +18,37 @@ from osqueue.errors import OsqueueError
 from osqueue.reactor import LoopThread, close_after_fork
 from osqueue.settings import queue_settings
 from osqueue.storage import Storage, StorageError, StorageLost, open_directory
-from osqueue.transport.connector import SocketPairConnector
+from osqueue.transport.connector import ProtocolFactory
 
 KIB = 1024
 MIB = 1024 * KIB
+
+
+class ToOwnServer:
+    """Connections to a server in the same loop; as many as are needed, one after the other."""
+
+    def __init__(self) -> None:
+        self.server: BrokerServer | None = None
+        self._error: OsqueueError | None = None
+
+    def fail(self, error: OsqueueError) -> None:
+        """The server has ended."""
+        self._error = error
+
+    async def connect(self, factory: ProtocolFactory) -> None:
+        """See `osqueue.transport.connector.Connector`."""
+        if self._error is not None:
+            raise self._error
+        assert self.server is not None, "started before it is connected to"
+        ours, theirs = socket.socketpair()
+        for sock in (ours, theirs):
+            sock.settimeout(0)
+            close_after_fork(sock)
+        await self.server.serve(theirs)
+        await asyncio.get_running_loop().create_connection(factory, sock=ours)
+
+    def close(self) -> None:
+        """See `osqueue.transport.connector.Connector`: nothing is kept between connections."""
 
 
 class Broker(Client):
@@ -75,7 +102,7 @@ class Broker(Client):
             storage.close()
             raise
         reactor = LoopThread("osqueue-broker")
-        connector = SocketPairConnector()
+        connector = ToOwnServer()
         connection = open_connection(reactor, connector)
 
         async def start() -> BrokerServer:
@@ -84,13 +111,9 @@ class Broker(Client):
                 loop, storage, taken, directory=directory, on_fatal=lambda error: connector.fail(_told(error))
             )
             server.start()
-            ours, theirs = socket.socketpair()
-            theirs.settimeout(0)
-            close_after_fork(theirs)
-            await server.serve(theirs)
             if directory:
                 await server.listen(directory)
-            connector.feed(ours)
+            connector.server = server
             await connection.start()
             return server
 

@@ -77,7 +77,8 @@ def _report(before: Stats, after: Stats, took_s: float) -> None:
     cancelled = after.cancelled - before.cancelled
     jobs = succeeded + dead + cancelled
     parts = [f"{succeeded} succeeded", f"{dead} dead"] + ([f"{cancelled} cancelled"] if cancelled else [])
-    print(f"{jobs} jobs in {took_s:.1f} s ({jobs / max(took_s, 0.001):.0f}/s): {', '.join(parts)}")
+    rate = jobs / max(took_s, 0.001)
+    print(f"{jobs} jobs in {took_s:.1f} s ({rate:.{0 if rate >= 10 else 1}f}/s): {', '.join(parts)}")
 
 
 def _explained(refusal: BrokenLine | Rejected, source: LineSource) -> UsageError:

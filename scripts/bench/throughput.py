@@ -64,7 +64,9 @@ def main() -> int:
             joined, closed = durable(Path(place, "jobs"), options.jobs, options.workers)
         plain = executor(options.jobs, options.workers)
         rows.append((joined, closed, plain))
-        print(f"round {number + 1}: joined {joined:,.0f}/s, closed {closed:,.0f}/s, executor {plain:,.0f}/s", flush=True)
+        print(
+            f"round {number + 1}: joined {joined:,.0f}/s, closed {closed:,.0f}/s, executor {plain:,.0f}/s", flush=True
+        )
     joined, closed, plain = (statistics.median(column) for column in zip(*rows, strict=True))
     print(f"median: joined {joined:,.0f}/s, archive closed {closed:,.0f}/s, not durable {plain:,.0f}/s")
     print(f"ratio to the executor: {statistics.median(row[1] / row[2] for row in rows):.2f}")

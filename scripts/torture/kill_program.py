@@ -91,6 +91,49 @@ def records(queue: Path) -> list[dict[str, object]]:
     return [json.loads(line) for path in queue.glob("archive/*/*.jsonl") for line in path.read_text().splitlines()]
 
 
+def count(queue: Path, jobs: int) -> list[str]:
+    """What is wrong with what stands on disk in the end; prints the figures."""
+    failures = []
+    found = records(queue)
+    ids = Counter(record["id"] for record in found)
+    states = Counter(record["state"] for record in found)
+    attempts = Counter(record["attempts"] for record in found)
+    if ids != Counter(range(1, jobs + 1)):
+        failures.append(f"records: {len(found)} lines for {len(ids)} ids of {jobs} jobs")
+    if set(states) != {"succeeded"}:
+        failures.append(f"states: {dict(states)}")
+    if sorted(record["result"] for record in found) != list(range(jobs)):  # type: ignore[type-var]
+        failures.append("results are not those of the payloads")
+    orphans = [*queue.glob("segments/*"), *queue.glob("**/.tmp*"), *queue.glob("blame/*")]
+    if orphans:
+        failures.append(f"left on disk: {[str(path.relative_to(queue)) for path in orphans][:5]}")
+    print(f"jobs={jobs} records={len(found)} states={dict(states)} attempts={dict(sorted(attempts.items()))}")
+    return failures
+
+
+def kill_loop(place: Path, options: argparse.Namespace) -> list[str]:
+    """Kill and start again; what went wrong on the way."""
+    dice = random.Random(options.seed)
+    failures: list[str] = []
+    firsts: list[float] = []
+    program = place / "program.py"
+    program.write_text(PROGRAM)
+    arguments = [str(place / "jobs"), str(options.jobs), str(options.kills)]
+    for kill in range(options.kills + 1):
+        token = f"{options.seed}-{kill}"
+        life_s = dice.uniform(0.05, 1.5) if kill < options.kills else None
+        ended, first, error = run_once(program, arguments, token, life_s)
+        firsts += [] if first is None else [first]
+        if error:
+            failures.append(f"run {kill} failed: {error.strip().splitlines()[-1]}")
+        if left := survivors(token, 2.0):
+            failures.append(f"run {kill}: {len(left)} processes left after 2 s")
+        if kill == options.kills and not ended:
+            failures.append("the last run did not end")
+    print(f"kills={options.kills} slowest first result after a start={max(firsts, default=0):.2f} s")
+    return failures
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kills", type=int, default=30)
@@ -98,45 +141,10 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=random.randrange(1 << 32))
     parser.add_argument("--dir", type=Path, default=None)
     options = parser.parse_args()
-    dice = random.Random(options.seed)
     print(f"seed={options.seed}")
-    failures: list[str] = []
-    firsts: list[float] = []
     with tempfile.TemporaryDirectory(dir=options.dir) as place:
-        program = Path(place, "program.py")
-        program.write_text(PROGRAM)
-        queue = Path(place, "jobs")
-        arguments = [str(queue), str(options.jobs), str(options.kills)]
-        for kill in range(options.kills + 1):
-            token = f"{options.seed}-{kill}"
-            life_s = dice.uniform(0.05, 1.5) if kill < options.kills else None
-            ended, first, error = run_once(program, arguments, token, life_s)
-            left = survivors(token, 2.0)
-            if first is not None:
-                firsts.append(first)
-            if error:
-                failures.append(f"run {kill} failed: {error.strip().splitlines()[-1]}")
-            if left:
-                failures.append(f"run {kill}: {len(left)} processes left after 2 s")
-            if kill == options.kills and not ended:
-                failures.append("the last run did not end")
-        found = records(queue)
-        if os.environ.get("KEEP"):
-            import shutil; shutil.copytree(queue, os.environ["KEEP"], dirs_exist_ok=True, ignore=shutil.ignore_patterns("*.sock"))
-        ids = Counter(record["id"] for record in found)
-        states = Counter(record["state"] for record in found)
-        attempts = Counter(record["attempts"] for record in found)
-        if ids != Counter(range(1, options.jobs + 1)):
-            failures.append(f"records: {len(found)} lines for {len(ids)} ids of {options.jobs} jobs")
-        if set(states) != {"succeeded"}:
-            failures.append(f"states: {dict(states)}")
-        if sorted(record["result"] for record in found) != list(range(options.jobs)):  # type: ignore[type-var]
-            failures.append("results are not those of the payloads")
-        orphans = [*queue.glob("segments/*"), *queue.glob("**/.tmp*"), *queue.glob("blame/*")]
-        if orphans:
-            failures.append(f"left on disk: {[str(path.relative_to(queue)) for path in orphans][:5]}")
-    print(f"kills={options.kills} jobs={options.jobs} records={len(found)} states={dict(states)}")
-    print(f"attempts={dict(sorted(attempts.items()))} slowest first result after a start={max(firsts, default=0):.2f} s")
+        failures = kill_loop(Path(place), options)
+        failures += count(Path(place, "jobs"), options.jobs)
     for failure in failures:
         print(f"FAILED {failure}")
     return 1 if failures else 0

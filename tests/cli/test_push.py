@@ -85,7 +85,7 @@ def test_a_broken_line_is_named_and_what_came_before_stays_pushed(line: bytes, w
         ["push", "jobs", "{}", "--file", "items"],
         ["push", "jobs", "{"],
         ["push", "jobs", "NaN"],
-        ["push", "jobs", "[" * 5000 + "]" * 5000],
+        ["push", "jobs", "[" * 50_000 + "]" * 50_000],
         ["push", "jobs", "{}", "--priority", "5000"],
         ["push", "jobs", "{}", "--delay", "soon"],
         ["push", "jobs", "{}", "--max-attempts", "0"],

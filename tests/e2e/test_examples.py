@@ -98,6 +98,25 @@ def test_the_embedded_queue_completes_two_jobs_and_buries_one(tmp_path: Path) ->
     assert output_of(start("embedded.py"))[-1] == "2 succeeded, 1 dead"
 
 
+def test_the_first_program_of_the_readme_runs_as_it_stands(tmp_path: Path) -> None:
+    program = (CHECKOUT / "README.md").read_text().split("```python\n")[1].split("```")[0]
+    (tmp_path / "program.py").write_text(program)
+    for name, text in (("a.txt", "one"), ("b.txt", "two words"), ("c.txt", "")):
+        (tmp_path / name).write_text(text)
+
+    done = subprocess.run(
+        [sys.executable, "program.py"],
+        cwd=tmp_path,
+        env=ENVIRONMENT,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=DEADLINE_S,
+    )
+
+    assert (done.returncode, done.stdout, done.stderr) == (0, "3\n", "")
+
+
 def test_each_example_fits_on_a_page() -> None:
     lengths = {path.name: len(path.read_text().splitlines()) for path in EXAMPLES.glob("*.py")}
 

@@ -178,9 +178,7 @@ def open_broker(path: Path) -> object:
         return None
 
 
-def test_a_batch_on_a_full_disk_is_refused_on_the_command_line_with_status_4_and_why(
-    disk: Disk, tmp_path: Path
-) -> None:
+def test_a_batch_on_a_full_disk_is_refused_on_the_command_line_with_status_4(disk: Disk, tmp_path: Path) -> None:
     (tmp_path / "items.jsonl").write_text("1\n")
     misused.fill(str(disk.filler))
 

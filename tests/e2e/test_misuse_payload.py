@@ -127,7 +127,6 @@ def test_many_unclean_payloads_come_back_from_segments(place: Place) -> None:
     assert claimed == dict(zip(ids, payloads, strict=True))
 
 
-@pytest.mark.xfail(strict=True, raises=AssertionError, reason="a claim with wait=0 ends before a segment has been read")
 def test_a_claim_that_does_not_wait_finds_jobs_in_a_queue_that_was_just_opened(place: Place) -> None:
     with Broker.open(place.path) as broker:
         ids = broker.push_many(b"%d" % number for number in range(20_000))
