@@ -208,11 +208,6 @@ def test_whoever_waits_when_the_disk_is_full_for_good_is_told_that_the_outcome_i
     disk.place.is_intact()
 
 
-@pytest.mark.xfail(
-    strict=True,
-    raises=TimeoutError,
-    reason="the lease of a pool that ended without its broker ends only with its process",
-)
 def test_the_same_program_goes_on_with_a_new_pool_once_there_is_room(disk: Disk) -> None:
     tasks = {"double": handlers.double, "fill": misused.fill}
     with pytest.raises(StorageLost), LocalPool(tasks, path=disk.place.path, workers=1) as pool:
