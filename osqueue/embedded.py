@@ -9,8 +9,8 @@ import socket
 from pathlib import Path
 from typing import Self
 
-from osqueue.broker.server import BrokerServer
 from osqueue.broker.takeover import take_over
+from osqueue.broker_server import BrokerServer
 from osqueue.client.client import Client
 from osqueue.client.connection import Connection
 from osqueue.client.face import open_connection

@@ -16,8 +16,8 @@ import sys
 
 import msgspec
 
-from osqueue.broker.server import BrokerServer
 from osqueue.broker.takeover import take_over
+from osqueue.broker_server import BrokerServer
 from osqueue.errors import OsqueueError
 from osqueue.storage import DirectoryStorage, open_directory
 from osqueue.transport.control import Failed, Ping, Pong, Start, Started, Stop, ToBrokerProcess

@@ -1,8 +1,15 @@
-"""Reading finished jobs: by name which objects, by the number line which are real, repeated ids once."""
+"""Reading finished jobs: by name which objects, by the number line which are real.
+
+Rules:
+* The archive is listed once, when it is first asked; afterwards the broker knows what it has added itself.
+* An object's bytes are compared with the digest in its name whenever they are read.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from bisect import bisect_right, insort
+from collections import deque
+from collections.abc import Iterable, Iterator
 
 from osqueue import clock
 from osqueue.core import codec
@@ -12,51 +19,87 @@ from osqueue.core.objects import ObjectName, is_real, parse
 from osqueue.storage.base import NotFound, Reader
 
 
-def real_objects(storage: Reader, frame: Frame, prefix: str = "archive/") -> Iterator[tuple[str, ObjectName]]:
-    """The archive objects whose commits landed, oldest first."""
-    for key in storage.list(prefix):
-        name = parse(key)
-        if name is not None and name.hour and is_real(name, frame):
-            yield key, name
+class Archive:
+    """The finished jobs of one queue. `landed` is for the loop's thread, everything else for one reading thread."""
 
+    def __init__(self, storage: Reader) -> None:
+        self._storage = storage
+        self._keys: list[str] | None = None
+        self._names: dict[str, ObjectName] = {}
+        self._landed: deque[str] = deque()
+        self._recent = ("", b"")
 
-def find(storage: Reader, frame: Frame, ids: list[int]) -> list[JobRecord]:
-    """The records of some jobs; those that are nowhere are left out."""
-    wanted = set(ids)
-    found: list[JobRecord] = []
-    for key, name in sorted(real_objects(storage, frame), reverse=True):
-        if not any(name.first_id <= job_id <= name.last_id for job_id in wanted):
-            continue
-        for record in read_object(storage, key, name):
-            if record.id in wanted:
+    def landed(self, keys: Iterable[str]) -> None:
+        """Objects whose commit has just landed."""
+        self._landed.extend(key for key in keys if key.startswith("archive/"))
+
+    def find(self, frame: Frame, ids: list[int]) -> list[JobRecord]:
+        """The records of some jobs; those that are nowhere are left out.
+
+        Raises:
+            Corrupt: an object's bytes are not those that its name promises.
+        """
+        wanted = set(ids)
+        found: list[JobRecord] = []
+        for key in reversed(self._known(frame)):
+            name = self._names[key]
+            covered = [job_id for job_id in wanted if name.first_id <= job_id <= name.last_id]
+            for record in self._records(key, covered) if covered else ():
                 wanted.discard(record.id)
                 found.append(record)
-        if not wanted:
-            break
-    return found
+            if not wanted:
+                break
+        return found
 
+    def page(self, frame: Frame, history: History) -> tuple[list[JobRecord], str]:
+        """The records of the next object after the cursor, and the cursor behind it; empty after the last.
 
-def page(storage: Reader, frame: Frame, history: History) -> tuple[list[JobRecord], str]:
-    """The records of the next archive object after the cursor, and the cursor behind it; empty after the last."""
-    oldest = codec.hour(history.since_ms)
-    for key, name in real_objects(storage, frame):
-        if key <= history.cursor or name.hour < oldest:
-            continue
-        since = history.since_ms
-        records = [r for r in read_object(storage, key, name) if clock.from_iso(r.finished_at or "") >= since]
-        return records, key
-    return [], ""
+        Raises:
+            Corrupt: the object's bytes are not those that its name promises.
+        """
+        oldest = codec.hour(history.since_ms)
+        keys = self._known(frame)
+        for key in keys[bisect_right(keys, history.cursor) :]:
+            if self._names[key].hour < oldest:
+                continue
+            records = [codec.decode_record(line, key=key) for line in self._read(key).splitlines()]
+            return [r for r in records if clock.from_iso(r.finished_at or "") >= history.since_ms], key
+        return [], ""
 
+    # ---------------------------------------------------------------------------------------------------------- private
 
-def read_object(storage: Reader, key: str, name: ObjectName) -> list[JobRecord]:
-    """An archive object's records; none if it has been pruned meanwhile.
+    def _known(self, frame: Frame) -> list[str]:
+        if self._keys is None:
+            self._keys = []
+            for key in self._storage.list("archive/"):
+                name = parse(key)
+                if name is not None and is_real(name, frame):
+                    self._add(self._keys, key, name)
+        while self._landed:
+            key = self._landed.popleft()
+            if key not in self._names and (name := parse(key)) is not None:
+                self._add(self._keys, key, name)
+        return self._keys
 
-    Raises:
-        Corrupt: its bytes are not those that its name promises.
-    """
-    try:
-        data, _ = storage.read(key)
-    except NotFound:
-        return []
-    codec.check_digest(data, name.digest, key=key)
-    return [codec.decode_record(line, key=key) for line in data.splitlines()]
+    def _add(self, keys: list[str], key: str, name: ObjectName) -> None:
+        self._names[key] = name
+        insort(keys, key)
+
+    def _records(self, key: str, ids: list[int]) -> Iterator[JobRecord]:
+        """The lines of these jobs; only they are decoded."""
+        data = b"\n" + self._read(key)
+        for job_id in ids:
+            at = data.find(b'\n{"id":%d,' % job_id)
+            if at >= 0:
+                yield codec.decode_record(data[at + 1 : data.index(b"\n", at + 1)], key=key)
+
+    def _read(self, key: str) -> bytes:
+        """An object's bytes; none if it has been pruned. The last one is kept: whoever reads one job reads the next."""
+        if self._recent[0] != key:
+            try:
+                data, _ = self._storage.read(key)
+            except NotFound:
+                return b""
+            codec.check_digest(data, self._names[key].digest, key=key)
+            self._recent = (key, data)
+        return self._recent[1]

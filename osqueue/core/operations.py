@@ -149,7 +149,9 @@ class Operations:
         for outcome, place, is_clean in zip(report.outcomes, places, clean, strict=True):
             if place is None or not lease.holds(place, outcome.attempt):
                 lost.append(outcome.id)
-            elif outcome.verdict == "succeeded":
+                continue
+            outcome.worker = outcome.worker or lease.worker
+            if outcome.verdict == "succeeded":
                 lease.release(place)
                 succeeded.append(place)
                 self._state.finish(place.job, "succeeded", now_ms=now_ms, outcome=outcome, clean=is_clean)

@@ -22,7 +22,7 @@ from typing import assert_never
 import msgspec
 
 from osqueue import host
-from osqueue.broker import archive
+from osqueue.broker.archive import Archive
 from osqueue.broker.gate import Forget, Lookup, Send
 from osqueue.broker.loop import (
     CloseConnection,
@@ -37,11 +37,11 @@ from osqueue.broker.loop import (
 from osqueue.broker.takeover import Ended, Taken, ended_holders, look_at, nonce
 from osqueue.broker.writer import WorkThread
 from osqueue.core.commit import Commit
-from osqueue.core.messages import GetJob, Hello, History, Holder, ToBroker
+from osqueue.core.messages import GetJob, Hello, History, Holder, Refused, Reply, ToBroker
 from osqueue.core.objects import is_sweepable, parse
 from osqueue.errors import AccessDenied, Corrupt
 from osqueue.reactor import close_after_fork
-from osqueue.storage import NotFound, Storage, has_room
+from osqueue.storage import NotFound, ReadFailed, Storage, has_room
 from osqueue.transport.frames import FrameProtocol
 from osqueue.transport.unix import check_peer, listen_unix, remove_unix
 
@@ -79,6 +79,7 @@ class BrokerServer:
         self._directory = directory
         self._on_fatal = on_fatal
         self._commits = CommitLoop(taken.machine, taken.frame, nonce)
+        self._archive = Archive(storage)
         self._swapper = WorkThread(loop, "osqueue-swap")
         self._maker = WorkThread(loop, "osqueue-create")
         self._reader = WorkThread(loop, "osqueue-read")
@@ -248,6 +249,7 @@ class BrokerServer:
         self._schedule_turn()
 
     def _landed(self, commit: Commit) -> None:
+        self._archive.landed(commit.objects)
         self._commits.landed(commit, self._clock.now_ms())
         # At once, not in the next round of the loop: the next swap should not wait for what came in meanwhile.
         self._turn()
@@ -272,6 +274,9 @@ class BrokerServer:
             return self._storage.read(key)[0]
         except NotFound:
             return None
+        except (Corrupt, ReadFailed) as error:
+            _log.error("segment cannot be read key=%s reason=%s", key, error)
+            return None
 
     def _look_up(self, lookup: Lookup) -> None:
         frame = self._commits.landed_frame
@@ -280,14 +285,22 @@ class BrokerServer:
         def work() -> Send:
             match lookup.query:
                 case GetJob():
-                    return archive_answer(lookup, archive.find(self._storage, frame, [lookup.query.id]), "", [])
+                    return archive_answer(lookup, self._archive.find(frame, [lookup.query.id]), "", [])
                 case History():
-                    records, cursor = archive.page(self._storage, frame, lookup.query)
+                    records, cursor = self._archive.page(frame, lookup.query)
                     return archive_answer(lookup, records, cursor, inline)
                 case _:
-                    return archive_answer(lookup, archive.find(self._storage, frame, lookup.query), "", [])
+                    return archive_answer(lookup, self._archive.find(frame, lookup.query), "", [])
 
-        self._reader.submit(work, done=self._perform, failed=self._fail)
+        def failed(error: Exception) -> None:
+            if not isinstance(error, Corrupt | ReadFailed):
+                self._fail(error)
+                return
+            _log.error("archive object cannot be read reason=%s", error)
+            if lookup.ticket:
+                self._send(Send(lookup.connection, Reply(lookup.ticket, Refused("corrupt", str(error)))))
+
+        self._reader.submit(work, done=self._perform, failed=failed)
 
     # ---------------------------------------------------------------------------------------------- deleting, sweeping
 
