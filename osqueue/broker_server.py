@@ -184,6 +184,14 @@ class BrokerServer:
         self._turn_scheduled = False
         if self._fatal or self.stopped.done():
             return
+        try:
+            self._take_turn()
+        except Exception as error:  # noqa: BLE001 - logged, and the end of this broker
+            # A turn that was cut short may have applied half an operation: nothing of it may be committed.
+            _log.exception("broker cannot go on")
+            self._fail(error)
+
+    def _take_turn(self) -> None:
         now_ms = self._clock.now_ms()
         self._check_room(now_ms)
         for effect in self._commits.turn(now_ms):

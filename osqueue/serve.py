@@ -24,6 +24,8 @@ from osqueue.transport.control import Failed, Ping, Pong, Start, Started, Stop, 
 from osqueue.transport.frames import FrameProtocol, read_frame, write_frame
 
 EXIT_STORE_FAILED = 4
+EXIT_DEFECT = 70
+"""``EX_SOFTWARE`` of sysexits.h: the broker itself is at fault."""
 _decoder = msgspec.msgpack.Decoder(ToBrokerProcess)
 
 
@@ -70,11 +72,19 @@ class _Service:
         except (OsqueueError, OSError, ValueError) as error:
             self._fatal(error)
         self._storage.close()
-        if self._error is not None:
-            self._control.send(failure(self._error))
+        status = self._say_why()
         self._control.close()
         await asyncio.sleep(0)
-        return 0 if self._error is None else EXIT_STORE_FAILED
+        return status
+
+    def _say_why(self) -> int:
+        """Tell the pool what the broker cannot mend; after an error of its own it is started again instead."""
+        if self._error is None:
+            return 0
+        if not isinstance(self._error, OsqueueError | OSError | ValueError):
+            return EXIT_DEFECT
+        self._control.send(failure(self._error))
+        return EXIT_STORE_FAILED
 
     async def _serve(self, server: BrokerServer, epoch: int) -> None:
         asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, server.stop)

@@ -223,6 +223,8 @@ class CommitLoop:
 
     def next_alarm_ms(self) -> int | None:
         """When `turn` must be called, if nothing happens before."""
+        if self._ahead is not None:
+            return None  # nothing more is applied until the commit in flight has landed
         alarm = self.machine.next_alarm_ms()
         if self._flying is None and self._fast and self._has_work():
             linger = self._planned_ms + LINGER_MS

@@ -33,6 +33,7 @@ from osqueue.core.model import INLINE, LeaseLine
 from osqueue.core.runs import SlotRun
 from osqueue.core.segment import NeedsObjectsError
 from osqueue.core.state import QueueState
+from osqueue.errors import Corrupt
 
 GRANT_JOBS = 8192
 GRANT_BYTES = 1024 * 1024
@@ -219,9 +220,14 @@ class Claims:
             return self._places(run for run in lease.runs if run[4])
         if charged is None:
             return self._places(lease.runs)
-        wanted = set(charged)
-        found = [self._state.backlog.locate(job_id) for job_id in wanted]
+        found = [self._locate(job_id) for job_id in set(charged)]
         return [p for p in found if p is not None and lease.runs.find(p.object, p.slot)]
+
+    def _locate(self, job_id: int) -> Place | None:
+        try:
+            return self._state.backlog.locate(job_id)
+        except Corrupt:
+            return None  # its segment is damaged: the job is blocked there, and nobody can charge it
 
     def _places(self, runs: Iterable[SlotRun]) -> list[Place]:
         """The jobs of some runs; those in damaged segments are left out, since nobody can say what they are.

@@ -108,6 +108,7 @@ class QueueMachine:
         """A session's connection begins; returns the watched ids that only the archive may know."""
         watched = self._look_at_watched(hello.watched)
         self._claims.hello(hello, now_ms)
+        self.state.sessions.connected(hello.session)
         return self._watch(hello.session, watched)
 
     def _watch(self, session: str, watched: dict[int, str | None]) -> list[int]:
@@ -137,6 +138,7 @@ class QueueMachine:
     def disconnected(self, session: str) -> None:
         """A session's connection has ended; it may come back."""
         self._claims.disconnected(session)
+        self.state.sessions.disconnected(session)
         self._idle_waits = [wait for wait in self._idle_waits if wait[0] != session]
         for job_id in [job_id for job_id, watcher in self.state.watchers.items() if watcher == session]:
             del self.state.watchers[job_id]

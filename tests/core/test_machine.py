@@ -581,3 +581,34 @@ def test_claims_wait_while_the_leases_have_no_room(queue: Queue) -> None:
         queue.machine.goodbye(other.name, queue.now_ms)
         queue.commit()
     assert all(other.lease for other in others)
+
+
+def test_clients_that_were_killed_make_room_and_connected_ones_stay(queue: Queue) -> None:
+    stays = queue.session("stays")
+    stays.push(b"1")
+    for n in range(600):
+        killed = queue.session(f"killed-{n}")
+        killed.push(b"1")
+        queue.machine.disconnected(killed.name)
+
+    again = stays.say(Push([b"1"]), number=1, acked=0)
+
+    assert again.ids == [(1, 1)]
+    assert queue.sessions["killed-599"].say(Push([b"1"]), number=1, acked=0).ids == [(601, 601)]
+    assert queue.sessions["killed-0"].say(Push([b"1"]), number=1, acked=0).code == "session_lost"
+    assert len(queue.root) < 64 * 1024
+
+
+def test_a_lost_holder_with_a_damaged_segment_is_ended_all_the_same(queue: Queue) -> None:
+    session = queue.session()
+    session.push(*[b'"%0100d"' % n for n in range(300)])
+    session.claim(5, standing=True)
+    queue.reopen()
+    [key] = [key for key in queue.store if key.startswith("segments/")]
+    with pytest.raises(Corrupt):
+        queue.machine.load(key, b"")
+
+    queue.machine.end_lease(session.lease, [1], queue.now_ms, marks=False)
+    queue.commit()
+
+    assert codec.decode_root(queue.root).leases == []

@@ -38,7 +38,7 @@ def test_finished_jobs_are_found_whichever_object_they_went_into(tmp_path: Path)
 def test_a_damaged_archive_object_is_named_and_everything_else_goes_on(tmp_path: Path) -> None:
     with Broker.open(tmp_path / "jobs") as broker:
         finish(broker, JOBS)
-    damaged = sorted(tmp_path.glob("jobs/archive/*/*.jsonl"))[0]
+    damaged = min(tmp_path.glob("jobs/archive/*/*.jsonl"))
     data = bytearray(damaged.read_bytes())
     data[100] ^= 1
     damaged.chmod(0o600)
