@@ -10,6 +10,7 @@ import argparse
 import asyncio
 import contextlib
 import gc
+import os
 import signal
 import socket
 import sys
@@ -39,7 +40,7 @@ def main(arguments: list[str] | None = None) -> int:
     if not isinstance(start, Start):
         return EXIT_STORE_FAILED
     try:
-        storage = open_directory(start.where, durable=start.durable)
+        storage = open_directory(start.where, durable=start.durable, owner=os.getppid())
     except (OsqueueError, OSError, ValueError) as error:
         write_frame(control, failure(error))
         return EXIT_STORE_FAILED

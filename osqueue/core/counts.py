@@ -1,4 +1,9 @@
-"""How many jobs of each task are in which state: what `stats` answers without looking at a job."""
+"""How many jobs of each task are in which state: what `stats` answers without looking at a job.
+
+Rules:
+* A task has a line of its own while a job of it is unfinished or dead, and afterwards for as long as there is room.
+* When there is none, tasks with nothing but finished jobs are added up in one line, `FOLDED`: the totals stay right.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +14,9 @@ import msgspec
 from osqueue.core.model import Counts
 
 MAX_TASKS_BYTES = 4 * 1024
-_BYTES_PER_TASK = 160
+_BYTES_PER_TASK = 100
+"""Beside its name: eight numbers that have yet to grow."""
+FOLDED = ""
 
 
 class TaskCounts:
@@ -28,9 +35,21 @@ class TaskCounts:
         return self._tasks.items()
 
     def can_add(self, task: str) -> bool:
-        """Whether the root has room for one more task's line."""
-        size = sum(len(name) + _BYTES_PER_TASK for name in self._tasks)
-        return task in self._tasks or size + len(task) + _BYTES_PER_TASK <= MAX_TASKS_BYTES
+        """Whether the root has room for one more task's line, perhaps after folding others."""
+        if task in self._tasks or self._has_room(task):
+            return True
+        self._fold()
+        return self._has_room(task)
+
+    def _has_room(self, task: str) -> bool:
+        return len(self.encoded()) + len(task.encode()) + _BYTES_PER_TASK <= MAX_TASKS_BYTES
+
+    def _fold(self) -> None:
+        folded = self[FOLDED]
+        for name in [name for name, counts in self._tasks.items() if name != FOLDED and _is_over(counts)]:
+            counts = self._tasks.pop(name)
+            for field in Counts.__struct_fields__:
+                setattr(folded, field, getattr(folded, field) + getattr(counts, field))
 
     def move(self, task: str, source: str | None, target: str | None, count: int = 1) -> None:
         """``count`` jobs go from one state to another; None is outside."""
@@ -47,3 +66,7 @@ class TaskCounts:
 
     def encoded(self) -> bytes:
         return msgspec.json.encode(self._tasks)
+
+
+def _is_over(counts: Counts) -> bool:
+    return not (counts.ready or counts.delayed or counts.leased or counts.dead)

@@ -121,7 +121,7 @@ class SessionLine(Struct, array_like=True):
     answers: list[Raw] = []
 
 
-class Counts(Struct, omit_defaults=True):
+class Counts(Struct, array_like=True):
     """Jobs of one task, by state. ``leased`` ones are ready or running: only their holders know."""
 
     pushed: int = 0

@@ -131,7 +131,8 @@ class Operations:
         if not state.has_room:
             return Refused("queue_full", "the disk is nearly full; completions still fit, new jobs do not")
         if not state.counts.can_add(push.task):
-            return Refused("queue_full", "too many tasks have had jobs in this queue limit=4 KiB of names")
+            why = "jobs of too many tasks are unfinished or dead; use fewer task names, or wait"
+            return Refused("queue_full", f"{why} limit=4 KiB of counts by task")
         if not state.backlog.can_add_lane(push.priority, push.task):
             return Refused("queue_full", "too many lanes (pairs of priority and task) have waiting jobs limit=256")
         return None

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator
 
 from osqueue.core import codec
 from osqueue.core.backlog import Place
+from osqueue.core.counts import FOLDED
 from osqueue.core.leases import Lease
 from osqueue.core.messages import GetJob, GetStats, History, JobRecord, ListJobs, Page, Query, Refused, Stats, TaskStats
 from osqueue.core.model import INLINE, Job
@@ -69,6 +70,7 @@ class Queries:
                 pushed=counts.pushed,
             )
         total = {name: sum(getattr(task, name) for task in tasks.values()) for name in TaskStats.__struct_fields__}
+        tasks.pop(FOLDED, None)
         return Stats(**total, oldest_ready_s=self._oldest_ready_s(now_ms), tasks=tasks)
 
     def _begun(self) -> Counter[str]:

@@ -50,7 +50,9 @@ class DirectoryLock:
         """True in a child that was forked from the holder: the queue is not the child's."""
 
     @classmethod
-    def acquire(cls, files: Files, directory: int, *, where: str, wait_s: float) -> DirectoryLock:
+    def acquire(
+        cls, files: Files, directory: int, *, where: str, wait_s: float, owner: int | None = None
+    ) -> DirectoryLock:
         """Take the lock, waiting a while for a holder that may be ending.
 
         Args:
@@ -58,6 +60,7 @@ class DirectoryLock:
             directory: the open queue directory.
             where: its path, for messages.
             wait_s: how long to try.
+            owner: the process to name to others, if we hold it for another one.
 
         Raises:
             QueueLocked: it is still held; says by whom.
@@ -68,7 +71,7 @@ class DirectoryLock:
         while True:
             lock = cls._try(files, directory, where)
             if lock is not None:
-                lock._write_note()
+                lock._write_note(os.getpid() if owner is None else owner)
                 return lock
             if clock.boot_ms() >= give_up_ms:
                 raise _locked(files, directory, where)
@@ -111,9 +114,8 @@ class DirectoryLock:
         files.close(file)
         return None
 
-    def _write_note(self) -> None:
-        own = host.this_process()
-        note = LockNote(pid=own.pid, host=socket.gethostname(), started=own.started, boot=own.boot)
+    def _write_note(self, pid: int) -> None:
+        note = LockNote(pid=pid, host=socket.gethostname(), started=host.start_time(pid) or 0, boot=host.boot_id())
         with suppress(OSError):  # a full disk: the lock holds all the same, it only cannot say whose it is
             self._files.overwrite(self._file, msgspec.json.encode(note) + b"\n")
 

@@ -41,7 +41,12 @@ PathName = str | os.PathLike[str]
 
 
 def open_directory(
-    path: PathName, *, durable: bool = True, wait_s: float = 3.0, files: Files | None = None
+    path: PathName,
+    *,
+    durable: bool = True,
+    wait_s: float = 3.0,
+    owner: int | None = None,
+    files: Files | None = None,
 ) -> DirectoryStorage:
     """Open a directory as the storage of one queue, making it if it is missing.
 
@@ -49,6 +54,7 @@ def open_directory(
         path: the directory; missing ones are made, parents too, for this user alone.
         durable: False to leave out every fsync: what is in it survives crashes of processes, not of the machine.
         wait_s: how long to wait for a holder that may be ending.
+        owner: the process that others are told has it open, if this one opens it for another.
         files: the system calls; the operating system's own unless stated.
 
     Raises:
@@ -65,7 +71,7 @@ def open_directory(
         root = _open_or_make(files, where)
         opened.callback(files.close, root)
         check_admission(files, root, where)
-        lock = DirectoryLock.acquire(files, root, where=where, wait_s=wait_s)
+        lock = DirectoryLock.acquire(files, root, where=where, wait_s=wait_s, owner=owner)
         opened.callback(lock.release)
         _sweep(files, root)
         if not any(entry.name == ROOT_KEY for entry in files.entries(root)):

@@ -612,3 +612,27 @@ def test_a_lost_holder_with_a_damaged_segment_is_ended_all_the_same(queue: Queue
     queue.commit()
 
     assert codec.decode_root(queue.root).leases == []
+
+
+def test_hundreds_of_tasks_may_come_and_go_and_the_totals_stay_right(queue: Queue) -> None:
+    session = queue.session()
+    for n in range(400):
+        session.push(b"1", task=f"a-rather-long-task-name-{n}")
+        session.complete(session.claim(1, (f"a-rather-long-task-name-{n}",), standing=True)[0])
+
+    stats = session.stats()
+
+    assert (stats.pushed, stats.succeeded, stats.ready) == (400, 400, 0)
+    assert "" not in stats.tasks
+    assert len(queue.machine.state.counts.encoded()) <= 4096
+
+
+def test_too_many_tasks_with_unfinished_jobs_are_refused_by_name(queue: Queue) -> None:
+    session = queue.session()
+
+    answers = [session.say(Push([b"1"], task=f"task-{n}")) for n in range(200)]
+
+    refused = [answer for answer in answers if hasattr(answer, "code")]
+    assert 0 < len(refused) < 120
+    assert {answer.code for answer in refused} == {"queue_full"}
+    assert len(queue.machine.state.counts.encoded()) <= 4096
