@@ -34,7 +34,7 @@ from osqueue.broker.loop import (
     Swap,
     archive_answer,
 )
-from osqueue.broker.takeover import Ended, Taken, ended_holders, look_at, nonce
+from osqueue.broker.takeover import Ended, Taken, has_ended, look_at, nonce
 from osqueue.broker.writer import WorkThread
 from osqueue.core.commit import Commit
 from osqueue.core.messages import GetJob, Hello, History, Holder, Refused, Reply, ToBroker
@@ -43,13 +43,15 @@ from osqueue.errors import AccessDenied, Corrupt
 from osqueue.reactor import close_after_fork
 from osqueue.storage import NotFound, ReadFailed, Storage, has_room
 from osqueue.transport.frames import FrameProtocol
-from osqueue.transport.unix import check_peer, listen_unix, remove_unix
+from osqueue.transport.unix import SOCKET_NAME, check_peer, listen_unix, remove_unix
 
 _log = logging.getLogger("osqueue")
 _decoder = msgspec.msgpack.Decoder(ToBroker)
 
 ROOM_CHECK_MS = 100
 SWEEP_AT_ONCE = 100
+MAX_WAITING = 128
+"""Messages of one connection that wait to be applied; more are not read."""
 
 
 class BrokerServer:
@@ -85,12 +87,14 @@ class BrokerServer:
         self._reader = WorkThread(loop, "osqueue-read")
         self._numbers = itertools.count(1)
         self._protocols: dict[int, FrameProtocol[ToBroker]] = {}
-        self._holders: dict[int, int] = {}
+        self._holders: dict[Holder, int] = {}
+        self._paused: set[int] = set()
         self._turn_scheduled = False
         self._alarm: asyncio.TimerHandle | None = None
         self._room_checked_ms = 0
         self._listener: asyncio.AbstractServer | None = None
         self._fatal = False
+        self._socket_inode: int | None = None
         self.stopped: asyncio.Future[None] = loop.create_future()
         """Done when the last commit has landed and the threads have ended."""
 
@@ -98,10 +102,13 @@ class BrokerServer:
 
     def start(self) -> None:
         """Look for holders that died, sweep what is not real, and begin to take turns."""
-        machine = self._commits.machine
-        self._reader.submit(lambda: ended_holders(machine, self._directory), done=self._end_leases, failed=self._fail)
+        for lease in self._commits.machine.state.leases.all():
+            if lease.holder is not None:
+                self._watch(lease.holder)
         frame = self._commits.landed_frame
-        self._reader.submit(self._find_sweepable, done=self._sweep, failed=self._not_swept)
+        self._reader.submit(
+            self._find_sweepable, done=lambda keys: self._sweep(keys, frame.epoch), failed=self._not_swept
+        )
         if frame.trash:
             self._delete(list(frame.trash))
         self._schedule_turn()
@@ -109,6 +116,7 @@ class BrokerServer:
     async def listen(self, directory: str) -> None:
         """Serve ``broker.sock`` in the queue directory too, for this user's other processes."""
         sock = listen_unix(Path(directory))
+        self._socket_inode = (Path(directory) / SOCKET_NAME).lstat().st_ino
         close_after_fork(sock)
         self._listener = await self._loop.create_unix_server(self._protocol, sock=sock)
 
@@ -125,16 +133,18 @@ class BrokerServer:
             on_message=lambda message: self._received(number, message),
             on_lost=lambda reason: self._lost(number, reason),
             on_made=_check_peer,
+            on_writable=self._schedule_turn,
         )
         self._protocols[number] = protocol
         self._commits.connected(number)
         return protocol
 
     def _received(self, number: int, message: ToBroker) -> None:
-        if isinstance(message, Hello) and message.holder is not None:
-            self._watch(number, message.session, message.holder)
+        if isinstance(message, Hello) and message.holder is not None and not self._watch(message.holder):
+            message.holder = None  # as good as remote: silence ends its lease
         self._commits.received(number, message)
         self._schedule_turn()
+        self._pause_if_behind(number)
 
     def _lost(self, number: int, reason: Exception | None) -> None:
         if reason is not None:
@@ -143,28 +153,57 @@ class BrokerServer:
         self._commits.disconnected(number)
         self._schedule_turn()
 
-    def _watch(self, number: int, session: str, holder: Holder) -> None:
-        """A local holder's leases end with its process, however its connection fares."""
+    def _pause_if_behind(self, number: int) -> None:
+        """Read nothing more from a client whose messages wait, or that does not read its answers."""
+        if number not in self._paused and not self._keeps_up(number):
+            self._protocols[number].transport.pause_reading()
+            self._paused.add(number)
+
+    def _resume_if_caught_up(self, number: int) -> None:
+        if number not in self._protocols:
+            self._paused.discard(number)
+        elif self._keeps_up(number):
+            self._paused.discard(number)
+            self._protocols[number].transport.resume_reading()
+
+    def _keeps_up(self, number: int) -> bool:
+        return self._commits.waiting(number) <= MAX_WAITING and self._protocols[number].writable
+
+    def _watch(self, holder: Holder) -> bool:
+        """A local holder's leases end with its process, however its connections fare; False if nobody can tell."""
+        if holder in self._holders:
+            return True
         descriptor = host.open_pidfd(holder.pid)
-        if descriptor is None or host.is_running(holder) is not True:
-            if descriptor is not None:
-                os.close(descriptor)
-            return
-        self._holders[number] = descriptor
-
-        def ended() -> None:
-            self._loop.remove_reader(descriptor)
+        ended = has_ended(holder, self._directory)
+        if ended is False and descriptor is not None:
+            self._holders[holder] = descriptor
+            self._loop.add_reader(descriptor, self._holder_ended, holder)
+            return True
+        if descriptor is not None:
             os.close(descriptor)
-            self._holders.pop(number, None)
-            self._reader.submit(
-                lambda: self._look_at_session(session, holder), done=self._end_leases, failed=self._fail
-            )
+        if ended:
+            self._look_at(holder)
+        elif ended is None:
+            for lease in self._leases_of(holder):
+                self._commits.machine.treat_as_remote(lease, self._clock.now_ms())
+        return ended is not None
 
-        self._loop.add_reader(descriptor, ended)
+    def _holder_ended(self, holder: Holder) -> None:
+        descriptor = self._holders.pop(holder)
+        self._loop.remove_reader(descriptor)
+        os.close(descriptor)
+        self._look_at(holder)
 
-    def _look_at_session(self, session: str, holder: Holder) -> list[Ended]:
-        leases = self._commits.machine.state.leases.of_session(session)
-        return [look_at(lease.number, holder, self._directory) for lease in leases]
+    def _leases_of(self, holder: Holder) -> list[int]:
+        return [x.number for x in self._commits.machine.state.leases.all() if x.holder == holder]
+
+    def _look_at(self, holder: Holder) -> None:
+        leases = self._leases_of(holder)
+        self._reader.submit(
+            lambda: [look_at(lease, holder, self._directory) for lease in leases],
+            done=self._end_leases,
+            failed=self._fail,
+        )
 
     def _end_leases(self, ended: list[Ended]) -> None:
         for end in ended:
@@ -196,6 +235,8 @@ class BrokerServer:
         self._check_room(now_ms)
         for effect in self._commits.turn(now_ms):
             self._perform(effect)
+        for number in list(self._paused):
+            self._resume_if_caught_up(number)
         if self._commits.closed:
             self._finish()
             return
@@ -239,6 +280,7 @@ class BrokerServer:
     def _send(self, effect: Send) -> None:
         if (protocol := self._protocols.get(effect.connection)) is not None:
             protocol.send(effect.message)
+            self._pause_if_behind(effect.connection)
 
     def _close_connection(self, number: int) -> None:
         if (protocol := self._protocols.get(number)) is not None:
@@ -288,17 +330,16 @@ class BrokerServer:
 
     def _look_up(self, lookup: Lookup) -> None:
         frame = self._commits.landed_frame
-        inline = self._commits.machine.finished_records()
 
         def work() -> Send:
             match lookup.query:
                 case GetJob():
-                    return archive_answer(lookup, self._archive.find(frame, [lookup.query.id]), "", [])
+                    return archive_answer(lookup, self._archive.find(frame, [lookup.query.id]))
                 case History():
                     records, cursor = self._archive.page(frame, lookup.query)
-                    return archive_answer(lookup, records, cursor, inline)
+                    return archive_answer(lookup, records, cursor)
                 case _:
-                    return archive_answer(lookup, self._archive.find(frame, lookup.query), "", [])
+                    return archive_answer(lookup, self._archive.find(frame, lookup.query))
 
         def failed(error: Exception) -> None:
             if not isinstance(error, Corrupt | ReadFailed):
@@ -313,11 +354,9 @@ class BrokerServer:
     # ---------------------------------------------------------------------------------------------- deleting, sweeping
 
     def _delete(self, keys: list[str]) -> None:
-        def work() -> None:
-            for key in keys:
-                self._storage.delete(key)
-
-        self._reader.submit(work, done=lambda _: self._commits.deleted(keys), failed=self._not_swept)
+        self._reader.submit(
+            lambda: self._delete_all(keys), done=lambda _: self._commits.deleted(keys), failed=self._not_swept
+        )
 
     def _find_sweepable(self) -> list[str]:
         """What replaced brokers have left behind; decided by name and the number line alone."""
@@ -325,11 +364,19 @@ class BrokerServer:
         keys = itertools.chain(self._storage.list("segments/"), self._storage.list("archive/"))
         return [key for key in keys if (name := parse(key)) is not None and is_sweepable(name, frame)]
 
-    def _sweep(self, keys: list[str]) -> None:
-        epoch = self._commits.landed_frame.epoch
-        for at in range(0, len(keys), SWEEP_AT_ONCE):
-            self._delete(keys[at : at + SWEEP_AT_ONCE])
-        self._reader.submit(lambda: None, done=lambda _: self._commits.machine.swept(epoch), failed=self._fail)
+    def _sweep(self, keys: list[str], epoch: int) -> None:
+        """Delete a part, then the next; only a sweep that has run to its end counts."""
+        if not keys:
+            self._commits.machine.swept(epoch)
+            return
+        part, rest = keys[:SWEEP_AT_ONCE], keys[SWEEP_AT_ONCE:]
+        self._reader.submit(
+            lambda: self._delete_all(part), done=lambda _: self._sweep(rest, epoch), failed=self._not_swept
+        )
+
+    def _delete_all(self, keys: list[str]) -> None:
+        for key in keys:
+            self._storage.delete(key)
 
     def _not_swept(self, error: Exception) -> None:
         # Nothing is lost: what is left over is not real, or is named in the trash, and a later broker sweeps again.
@@ -356,12 +403,17 @@ class BrokerServer:
             protocol.close()
         self._end(None)
 
+    def _remove_socket(self) -> None:
+        """Ours, and not that of a broker that has replaced us."""
+        if _inode(Path(self._directory) / SOCKET_NAME) == self._socket_inode:
+            remove_unix(Path(self._directory))
+
     def _end(self, error: Exception | None) -> None:
         if self._alarm is not None:
             self._alarm.cancel()
         if self._listener is not None:
             self._listener.close()
-            remove_unix(Path(self._directory))
+            self._remove_socket()
         for descriptor in self._holders.values():
             self._loop.remove_reader(descriptor)
             os.close(descriptor)
@@ -370,6 +422,13 @@ class BrokerServer:
             thread.stop()
         if not self.stopped.done():
             self.stopped.set_result(None)
+
+
+def _inode(path: Path) -> int | None:
+    try:
+        return path.lstat().st_ino
+    except FileNotFoundError:
+        return None
 
 
 def _check_peer(protocol: FrameProtocol[ToBroker]) -> None:

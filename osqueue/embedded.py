@@ -14,14 +14,12 @@ from osqueue.broker_server import BrokerServer
 from osqueue.client.client import Client
 from osqueue.client.connection import Connection
 from osqueue.client.face import open_connection
+from osqueue.core.settings import KIB, MIB
 from osqueue.errors import OsqueueError
 from osqueue.reactor import LoopThread, close_after_fork
 from osqueue.settings import queue_settings
 from osqueue.storage import Storage, StorageError, StorageLost, open_directory
 from osqueue.transport.connector import ProtocolFactory
-
-KIB = 1024
-MIB = 1024 * KIB
 
 
 class ToOwnServer:
@@ -112,12 +110,23 @@ class Broker(Client):
             )
             server.start()
             if directory:
-                await server.listen(directory)
+                try:
+                    await server.listen(directory)
+                except OSError:
+                    server.stop()
+                    await server.stopped
+                    raise
             connector.server = server
             await connection.start()
             return server
 
-        return cls(reactor, connection, storage, reactor.run(start()).result())
+        try:
+            server = reactor.run(start()).result()
+        except BaseException:
+            reactor.stop()
+            storage.close()
+            raise
+        return cls(reactor, connection, storage, server)
 
     def close(self) -> None:
         """Close the queue: what was acknowledged is durable, finished jobs are in the archive, the lock is free."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from osqueue.core.commit import Commit
-from osqueue.core.messages import FromBroker, GetJob, History
+from osqueue.core.messages import FromBroker, GetJob, History, JobRecord
 from osqueue.core.model import Frame
 
 
@@ -25,6 +25,8 @@ class Lookup(NamedTuple):
     connection: int
     ticket: int
     query: GetJob | History | list[int]
+    inline: list[JobRecord]
+    """For a history: the finished jobs that no object held when it was asked."""
 
 
 class Forget(NamedTuple):

@@ -20,8 +20,9 @@ from typing import NamedTuple, assert_never
 from msgspec import structs
 
 from osqueue.broker.gate import Batch, Forget, Leaving, Lookup, Send
+from osqueue.core.claims import Attempt
 from osqueue.core.commit import Commit
-from osqueue.core.machine import BusyError, QueueMachine
+from osqueue.core.machine import BusyError, QueueMachine, without_payload
 from osqueue.core.messages import (
     Ask,
     Claim,
@@ -90,8 +91,10 @@ class Connection:
         self.session = ""
         self.birth = 0
         self.waiting: deque[ToBroker] = deque()
+        self.needs: set[str] = set()
+        """Objects that its first message needs, all together."""
         self.lacks: set[str] = set()
-        """Objects that its first message needs."""
+        """Those of them that are not in memory yet."""
 
 
 class CommitLoop:
@@ -111,6 +114,7 @@ class CommitLoop:
         self._connections: dict[int, Connection] = {}
         self._by_session: dict[str, Connection] = {}
         self._chores: deque[Callable[[int], None]] = deque()
+        self._chores_need: set[str] = set()
         self._loading: set[str] = set()
         self._leaving: list[Leaving] = []
         self._flying: Batch | None = None
@@ -131,6 +135,11 @@ class CommitLoop:
         if (entry := self._connections.get(connection)) is not None:
             entry.waiting.append(message)
 
+    def waiting(self, connection: int) -> int:
+        """How many of a connection's messages have not been applied."""
+        entry = self._connections.get(connection)
+        return len(entry.waiting) if entry is not None else 0
+
     def disconnected(self, connection: int) -> None:
         """A connection has ended; what it had said and was not applied is forgotten."""
         entry = self._connections.pop(connection, None)
@@ -138,12 +147,12 @@ class CommitLoop:
             del self._by_session[entry.session]
             self.machine.disconnected(entry.session)
 
-    def lease_ended(self, number: int, charged: Iterable[int], *, marks: bool, blame_path: str = "") -> None:
+    def lease_ended(self, number: int, charged: Iterable[Attempt], *, marks: bool, blame_path: str = "") -> None:
         """The holder of a lease is gone for certain; see `QueueMachine.end_lease`."""
-        ids = list(charged)
+        attempts = list(charged)
 
         def end(now_ms: int) -> None:
-            self.machine.end_lease(number, ids, now_ms, marks=marks)
+            self.machine.end_lease(number, attempts, now_ms, marks=marks)
             if blame_path:
                 self._leaving.append(Forget(blame_path))
 
@@ -164,7 +173,8 @@ class CommitLoop:
         assert batch.commit is commit, "one commit is in flight"
         self._flying = None
         self.landed_frame = batch.frame
-        self.machine.landed(commit, now_ms)
+        needed = [connection.needs for connection in self._connections.values()]
+        self.machine.landed(commit, now_ms, keep=self._chores_need.union(*needed))
         self._effects.extend(batch.leaving)
         if commit.trash:
             self._effects.append(Delete(commit.trash))
@@ -293,7 +303,10 @@ class CommitLoop:
                 chore(now_ms)
             except NeedsObjectsError as error:
                 self._chores.append(chore)
+                self._chores_need.update(error.keys)
                 self.machine.state.wanted.update(error.keys)
+        if not self._chores:
+            self._chores_need.clear()
         for connection in list(self._connections.values()):
             self._apply_waiting(connection, now_ms)
 
@@ -303,10 +316,12 @@ class CommitLoop:
                 self._apply(connection, connection.waiting[0], now_ms)
             except NeedsObjectsError as error:
                 connection.lacks = set(error.keys)
+                connection.needs |= connection.lacks
                 self.machine.state.wanted.update(error.keys)
                 return
             except BusyError:
                 return
+            connection.needs.clear()
             if connection.waiting:
                 connection.waiting.popleft()
             self._collect()
@@ -332,12 +347,6 @@ class CommitLoop:
             case _:
                 assert_never(message)
 
-    def _numbered(self, connection: Connection, message: Numbered, now_ms: int) -> None:
-        elsewhere = self.machine.numbered(connection.session, connection.birth, message, now_ms)
-        if elsewhere:
-            self._collect()
-            self._leaving.append(Lookup(connection.number, 0, elsewhere))
-
     def _refuse(self, connection: Connection) -> None:
         connection.waiting.clear()
         self._effects.append(CloseConnection(connection.number))
@@ -360,13 +369,14 @@ class CommitLoop:
         """Have the archive asked for jobs whose end is awaited, after what has been said so far."""
         if elsewhere:
             self._collect()
-            self._leaving.append(Lookup(connection.number, 0, elsewhere))
+            self._leaving.append(Lookup(connection.number, 0, elsewhere, []))
 
     def _ask(self, connection: Connection, ask: Ask, now_ms: int) -> None:
         try:
             self.machine.ask(connection.session, ask, now_ms)
         except Elsewhere as elsewhere:
-            self._leaving.append(Lookup(connection.number, ask.ticket, elsewhere.query))
+            inline = self.machine.finished_records() if isinstance(elsewhere.query, History) else []
+            self._leaving.append(Lookup(connection.number, ask.ticket, elsewhere.query, inline))
         except Corrupt as error:
             self._leaving.append(Send(connection.number, Reply(ask.ticket, Refused("corrupt", str(error)))))
 
@@ -377,19 +387,20 @@ class CommitLoop:
                 self._leaving.append(Send(connection.number, message))
 
 
-def archive_answer(lookup: Lookup, records: list[JobRecord], cursor: str, inline: list[JobRecord]) -> Send:
+def archive_answer(lookup: Lookup, records: list[JobRecord], cursor: str = "") -> Send:
     """What a look-up in the archive has found, as the message to send.
 
     Args:
         lookup: what was asked.
         records: what objects had.
         cursor: where the next page begins; empty after the last object.
-        inline: finished jobs that no object holds; the end of a history.
     """
     if isinstance(lookup.query, list):
-        return Send(lookup.connection, Finished(records))
+        return Send(lookup.connection, Finished([without_payload(record) for record in records]))
     if isinstance(lookup.query, History):
-        return Send(lookup.connection, Reply(lookup.ticket, Page(records if cursor else records + inline, cursor)))
+        return Send(
+            lookup.connection, Reply(lookup.ticket, Page(records if cursor else records + lookup.inline, cursor))
+        )
     if not records:
         refused = Refused("job_not_found", f"the job has ended, and its record is no longer kept id={lookup.query.id}")
         return Send(lookup.connection, Reply(lookup.ticket, refused))

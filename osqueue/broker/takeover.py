@@ -1,4 +1,4 @@
-"""A broker's beginning: read the root, swap in the next epoch, find out whose holders are dead.
+"""A broker's beginning: read the root, swap in the next epoch, find out which holders are dead.
 
 Rules:
 * Opening reads the root and nothing else, and creates no object.
@@ -20,6 +20,7 @@ from osqueue import blame, host
 from osqueue.broker.writer import RootWriter
 from osqueue.clock import QueueClock
 from osqueue.core import codec
+from osqueue.core.claims import Attempt
 from osqueue.core.machine import QueueMachine
 from osqueue.core.messages import Holder
 from osqueue.core.model import Frame, Root
@@ -40,10 +41,10 @@ class Taken(Struct):
 
 
 class Ended(Struct, frozen=True):
-    """A holder that is gone: its lease, the ids that its workers were on, and whether that is known at all."""
+    """A holder that is gone: its lease, the attempts that its workers were on, and whether that is known at all."""
 
     lease: int
-    charged: list[int]
+    charged: list[Attempt]
     known: bool
     blame_path: str
 
@@ -77,14 +78,10 @@ def take_over(storage: Storage, settings: QueueSettings) -> Taken:
     return Taken(machine, structs.replace(machine.state.frame), writer, clock)
 
 
-def ended_holders(machine: QueueMachine, directory: str) -> list[Ended]:
-    """The leases whose local holders have ended, while nobody watched or just now."""
-    return [
-        look_at(lease.number, lease.holder, directory)
-        for lease in machine.state.leases.all()
-        if lease.holder is not None
-        and (host.is_running(lease.holder) is False or _has_retired(lease.holder, directory))
-    ]
+def has_ended(holder: Holder, directory: str) -> bool | None:
+    """Whether a holder is gone, or its supervisor has retired; None if nobody here can tell."""
+    running = host.is_running(holder)
+    return None if running is None else not running or _has_retired(holder, directory)
 
 
 def _has_retired(holder: Holder, directory: str) -> bool:
@@ -102,7 +99,8 @@ def look_at(lease: int, holder: Holder, directory: str) -> Ended:
     try:
         for process in blame.processes(path):
             _wait_for_end(structs.replace(holder, pid=process.pid, started=process.started))
-        return Ended(lease, [blamed.job_id for blamed in blame.read(path)], known=True, blame_path=path)
+        attempts = [(blamed.job_id, blamed.attempt) for blamed in blame.read(path)]
+        return Ended(lease, attempts, known=True, blame_path=path)
     except (OSError, ValueError):
         return Ended(lease, [], known=False, blame_path=path)
 

@@ -230,6 +230,12 @@ class Backlog:
         """All slots that came back."""
         return Runs(run for lane in self._lanes.values() for run in lane.returned)
 
+    def by_task(self, runs: Iterable[SlotRun]) -> Iterator[tuple[str, int]]:
+        """How many slots of some runs belong to which task; no segment need be in memory for that."""
+        for object_, first, last, _, _ in runs:
+            for key, a, b in self._by_lane(object_, first, last):
+                yield key[1], b - a + 1
+
     def lanes(self) -> Iterable[Lane]:
         return self._lanes.values()
 

@@ -41,6 +41,10 @@ WINDOW_BYTES = 16 * 1024 * 1024
 """Payload bytes that one holder may have; more wait, however many jobs it asked for."""
 
 
+Attempt = tuple[int, int]
+"""A job's id, and the number of a run of it."""
+
+
 class Parked:
     """A claim that waits."""
 
@@ -109,7 +113,7 @@ class Claims:
     def goodbye(self, session: str, now_ms: int) -> None:
         """The session ends: what it was only handed is given back, what it had claimed singly is charged."""
         for lease in self._state.leases.of_session(session):
-            self.end(lease, {} if lease.standing else None, now_ms, marks=False)
+            self.end(lease, [] if lease.standing else None, now_ms, marks=False)
         self.disconnected(session)
 
     # -------------------------------------------------------------------------------------------------------- claims
@@ -168,12 +172,20 @@ class Claims:
         return lease
 
     def heartbeat(self, session: str, beat: Heartbeat, now_ms: int) -> None:
-        """Extend a lease; costs no write."""
+        """Extend a lease; costs no write.
+
+        Raises:
+            NeedsObjectsError: jobs of a bare claim are not in memory.
+        """
         lease = self._state.leases.get(beat.lease)
         held = lease is not None and lease.session == session
         if lease is not None and held:
             self._state.leases.extend(lease, now_ms)
+            places = [place for job_id in beat.running if (place := self._place_in_memory(job_id)) is not None]
+            # A supervisor hears of a cancelled job by itself; the holder of a bare claim asks in this way alone.
+            held = lease.standing or self._holds_all(lease, beat.running)
             lease.begun = frozenset(beat.running)
+            lease.begun_tasks = Counter(place.job.task for place in places)
         self._state.outbox.append((session, Beaten(beat.ticket, held)))
 
     def next_deadline_ms(self) -> int | None:
@@ -188,16 +200,21 @@ class Claims:
         """End the leases whose term is over."""
         for lease in self._state.leases.expired(now_ms):
             try:
-                self.end(lease, dict.fromkeys(lease.begun) if lease.standing else None, now_ms, marks=False)
+                self.end(lease, self._ran(lease) if lease.standing else None, now_ms, marks=False)
             except NeedsObjectsError as error:
                 self._state.wanted.update(error.keys)
 
-    def end(self, lease: Lease, charged: Iterable[int] | None, now_ms: int, *, marks: bool) -> None:
+    def _ran(self, lease: Lease) -> list[Attempt]:
+        """What its last heartbeat named."""
+        places = [place for job_id in lease.begun if (place := self._locate(job_id)) is not None]
+        return [(place.job.id, place.job.attempts + 1) for place in places]
+
+    def end(self, lease: Lease, charged: Iterable[Attempt] | None, now_ms: int, *, marks: bool) -> None:
         """End a lease without its holder's word.
 
         Args:
             lease: the lease.
-            charged: ids that are known to have run; None for all of them.
+            charged: ids and attempts that are known to have run; None for all of them.
             now_ms: the time.
             marks: nothing is known of who ran: charge those that were marked before, mark the others.
 
@@ -215,13 +232,23 @@ class Claims:
         state.leases.end(lease)
         state.changed = True
 
-    def _who_pays(self, lease: Lease, charged: Iterable[int] | None, *, marks: bool) -> list[Place]:
+    def _who_pays(self, lease: Lease, charged: Iterable[Attempt] | None, *, marks: bool) -> list[Place]:
         if marks:
             return self._places(run for run in lease.runs if run[4])
         if charged is None:
             return self._places(lease.runs)
-        found = [self._locate(job_id) for job_id in set(charged)]
-        return [p for p in found if p is not None and lease.runs.find(p.object, p.slot)]
+        found = [(self._locate(job_id), attempt) for job_id, attempt in set(charged)]
+        return [place for place, attempt in found if place is not None and lease.holds(place, attempt)]
+
+    def _holds_all(self, lease: Lease, ids: list[int]) -> bool:
+        places = [self._locate(job_id) for job_id in ids]
+        return all(place is not None and lease.runs.find(place.object, place.slot) for place in places)
+
+    def _place_in_memory(self, job_id: int) -> Place | None:
+        try:
+            return self._locate(job_id)
+        except NeedsObjectsError:
+            return None  # a count that is a little low; reading a segment for it would be out of proportion
 
     def _locate(self, job_id: int) -> Place | None:
         try:

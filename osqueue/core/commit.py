@@ -52,7 +52,7 @@ class CommitPlanner:
         frame.nonce = nonce
         frame.now_ms = max(frame.now_ms, now_ms)
         frame.forgotten = state.sessions.forgotten
-        state.changed = False
+        state.changed = state.sessions.changed = False
         return Commit(frame.version, codec.encode_root(frame, self._encoded()), objects, trash)
 
     # -------------------------------------------------------------------------------------------------------- sealing

@@ -19,13 +19,11 @@ class Finished:
     def __init__(self, lines: list[bytes]) -> None:
         self._lines: dict[int, bytes] = {codec.decode_record(line).id: line for line in lines}
         self.size = sum(map(len, lines)) + len(lines)
-        self.dirty = True
 
     def add(self, record: Record) -> None:
         line = codec.encode_record(record)
         self._lines[record.id] = line
         self.size += len(line) + 1
-        self.dirty = True
 
     def get(self, job_id: int) -> JobRecord | None:
         line = self._lines.get(job_id)
@@ -51,7 +49,6 @@ class Finished:
             for job_id in ids:
                 del self._lines[job_id]
         self.size -= size
-        self.dirty = True
         data = b"\n".join(lines) + b"\n"
         return archive_key(ObjectName(number, epoch, hour, min(ids), max(ids), codec.digest(data))), data
 

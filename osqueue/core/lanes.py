@@ -100,6 +100,26 @@ class Lane:
             heads.append(Head("tail", next(iter(self.tail))))
         return min(heads, key=lambda head: head.job_id, default=None)
 
+    def oldest_ms(self) -> int | None:
+        """When its next job was pushed; of a segment that is not in memory, when its oldest job was."""
+        if (head := self.head(set())) is not None:
+            return self._pushed_ms(head)
+        if (object_ := self._returned_object()) is not None:
+            return self._segments[object_].line.pushed_ms
+        place = self._span()
+        return None if place is None else place[0].line.pushed_ms
+
+    def _pushed_ms(self, head: Head) -> int:
+        if (job := self._inline.get(head.job_id)) is not None:
+            return job.pushed_ms
+        if head.source == "returned":
+            object_ = self._returned_object()
+            assert object_ is not None
+            return self._segments[object_].loaded()[self.returned.of(object_)[0][0]].pushed_ms
+        place = self._span()
+        assert place is not None
+        return place[0].loaded()[place[1].first + place[1].taken].pushed_ms
+
     def take(self, source: str, taken: Taken, below: int = ENDLESS) -> None:
         """Hand out jobs of one source with ids up to ``below``, at least one of them."""
         match source:

@@ -34,11 +34,13 @@ class Lease:
         self.runs = Runs(expand(line.runs))
         self.deadline_ms: int | None = None
         self.begun: frozenset[int] = frozenset()
+        self.begun_tasks: dict[str, int] = {}
+        self.is_remote = False
         self.payload_bytes = 0
 
     @property
     def has_deadline(self) -> bool:
-        return self.holder is None
+        return self.holder is None or self.is_remote
 
     def holds(self, place: Place, attempt: int) -> bool:
         """Whether it holds this attempt of a job."""
@@ -47,7 +49,7 @@ class Lease:
 
     def release(self, place: Place) -> bool:
         """It no longer holds a job; says whether the job was marked."""
-        self.payload_bytes -= len(place.job.payload_bytes())
+        self.payload_bytes = max(0, self.payload_bytes - len(place.job.payload_bytes()))
         return self.runs.cut(place.object, place.slot, place.slot)[0][3]
 
     def potential_bytes(self) -> int:
@@ -97,6 +99,11 @@ class Leases:
         for number in self._unlanded:
             self.extend(self._leases[number], now_ms)
         self._unlanded.clear()
+
+    def treat_as_remote(self, lease: Lease, now_ms: int) -> None:
+        """Nobody here can tell whether the lease's holder lives: it has a term like any other."""
+        lease.is_remote = True
+        self.extend(lease, now_ms)
 
     def extend(self, lease: Lease, now_ms: int) -> None:
         lease.deadline_ms = now_ms + self._term_ms if lease.has_deadline else None

@@ -20,7 +20,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from osqueue.core import codec
-from osqueue.core.claims import Claims
+from osqueue.core.claims import Attempt, Claims
 from osqueue.core.commit import Commit, CommitPlanner
 from osqueue.core.messages import (
     Answer,
@@ -117,7 +117,7 @@ class QueueMachine:
         elsewhere = []
         for job_id, place_state in watched.items():
             if (record := state.finished.get(job_id)) is not None:
-                state.outbox.append((session, Finished([_without_payload(record)])))
+                state.outbox.append((session, Finished([without_payload(record)])))
             elif place_state is None:
                 elsewhere.append(job_id)
             else:
@@ -175,7 +175,7 @@ class QueueMachine:
         elif session is not None and message.number <= last:
             return self._say_again(session, message)
         else:
-            self._apply(session or self._open_session(session_id, birth), message, now_ms)
+            self._apply(session or sessions.new(session_id, birth), message, now_ms)
         return []
 
     def _say_again(self, session: Session, message: Numbered) -> list[int]:
@@ -189,12 +189,6 @@ class QueueMachine:
         self._answer(session.id, message.number, kept)
         return self._watch(session.id, watched)
 
-    def _open_session(self, session_id: str, birth: int) -> Session:
-        session = self.state.sessions.open(session_id, birth, self._has_lease)
-        if session is None:
-            raise BusyError
-        return session
-
     def _has_lease(self, session_id: str) -> bool:
         return bool(self.state.leases.of_session(session_id))
 
@@ -202,6 +196,7 @@ class QueueMachine:
         if not self.state.sessions.make_room(session, self._has_lease):
             raise BusyError
         body = self._operate(session, message, now_ms)
+        self.state.sessions.add(session)
         session.remember(message.number, body, self.state.frame.version + 1)
         self.state.changed = True
         self._answer(session.id, message.number, body)
@@ -239,12 +234,17 @@ class QueueMachine:
         """The finished jobs that no archive object holds yet."""
         return list(self.state.finished.records())
 
-    def end_lease(self, number: int, charged: Iterable[int] | None, now_ms: int, *, marks: bool) -> None:
+    def treat_as_remote(self, number: int, now_ms: int) -> None:
+        """Nobody here can tell whether a lease's holder lives, so it has a term like any other."""
+        if (lease := self.state.leases.get(number)) is not None:
+            self.state.leases.treat_as_remote(lease, now_ms)
+
+    def end_lease(self, number: int, charged: Iterable[Attempt] | None, now_ms: int, *, marks: bool) -> None:
         """A lease's holder is gone.
 
         Args:
             number: the lease.
-            charged: ids that are known to have run; None for all.
+            charged: ids and attempts that are known to have run; None for all.
             now_ms: the time.
             marks: nothing is known of what ran.
 
@@ -299,7 +299,7 @@ class QueueMachine:
     @property
     def changed(self) -> bool:
         """Whether there is anything to commit."""
-        return self.state.changed
+        return self.state.changed or self.state.sessions.changed
 
     @property
     def weight_bytes(self) -> int:
@@ -317,13 +317,19 @@ class QueueMachine:
         self._wake(now_ms)
         return self._planner.plan(now_ms=now_ms, nonce=nonce, closing=True)
 
-    def landed(self, commit: Commit, now_ms: int) -> None:
-        """A commit is durable: its objects can be read again, the terms of its leases begin."""
+    def landed(self, commit: Commit, now_ms: int, keep: Iterable[str] = ()) -> None:
+        """A commit is durable: its objects can be read again, the terms of its leases begin.
+
+        Args:
+            commit: the one that landed.
+            now_ms: the time.
+            keep: keys of objects that somebody waits to use all together.
+        """
         for key in commit.objects:
             if (segment := self._segment(key)) is not None:
                 segment.stored = True
         self.state.leases.landed(now_ms)
-        self.state.backlog.loaded.trim()
+        self.state.backlog.loaded.trim(set(keep))
 
     def take_outbox(self) -> list[tuple[str, FromBroker]]:
         """What is to leave once the present batch has landed."""
@@ -369,7 +375,8 @@ class QueueMachine:
 _LOST = Refused("session_lost", "this client was silent while others took its place; what became of it is unknown")
 
 
-def _without_payload(record: JobRecord) -> JobRecord:
+def without_payload(record: JobRecord) -> JobRecord:
+    """A record as a watcher is told of it."""
     return JobRecord(
         id=record.id,
         task=record.task,

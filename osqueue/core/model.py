@@ -64,6 +64,8 @@ class SegmentLine(Struct, array_like=True):
     length: int
     first_id: int
     last_id: int
+    pushed_ms: int
+    """When its oldest job was pushed."""
     spans: list[Span]
 
 

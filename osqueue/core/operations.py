@@ -33,6 +33,7 @@ from osqueue.core.messages import (
 from osqueue.core.model import INLINE, Job
 from osqueue.core.segment import NeedsObjectsError
 from osqueue.core.state import QueueState
+from osqueue.errors import Corrupt
 
 MAX_TASK_BYTES = 64
 MAX_PRIORITY = 1000
@@ -241,7 +242,7 @@ class Operations:
     # ------------------------------------------------------------------------------------------------------ look-ups
 
     def locate(self, ids: Iterable[int]) -> list[Place | None]:
-        """Where these jobs are.
+        """Where these jobs are; None for one that has ended, or whose segment is damaged: that blocks no other job.
 
         Raises:
             NeedsObjectsError: with every key that is missing, not only the first.
@@ -253,6 +254,8 @@ class Operations:
                 places.append(self._state.backlog.locate(job_id))
             except NeedsObjectsError as error:
                 keys.update(error.keys)
+            except Corrupt:
+                places.append(None)
         if keys:
             raise NeedsObjectsError(keys)
         return places

@@ -12,13 +12,13 @@ from collections.abc import Iterable, Iterator
 from osqueue.core import codec
 from osqueue.core.backlog import Place
 from osqueue.core.counts import FOLDED
-from osqueue.core.leases import Lease
 from osqueue.core.messages import GetJob, GetStats, History, JobRecord, ListJobs, Page, Query, Refused, Stats, TaskStats
 from osqueue.core.model import INLINE, Job
-from osqueue.core.segment import NeedsObjectsError
+from osqueue.core.segment import Segment
 from osqueue.core.state import QueueState
 
 PAGE_BYTES = 1024 * 1024
+_ENDLESS = 1 << 62
 
 
 class Elsewhere(Exception):
@@ -74,36 +74,18 @@ class Queries:
         return Stats(**total, oldest_ready_s=self._oldest_ready_s(now_ms), tasks=tasks)
 
     def _begun(self) -> Counter[str]:
+        """By task: what holders say has begun; of a bare claim everything has."""
         begun: Counter[str] = Counter()
         for lease in self._state.leases.all():
-            begun.update(place.job.task for place in self._begun_of(lease))
+            if lease.standing:
+                begun.update(lease.begun_tasks)
+                continue
+            for task, count in self._state.backlog.by_task(lease.runs):
+                begun[task] += count
         return begun
 
-    def _begun_of(self, lease: Lease) -> Iterator[Place]:
-        """The jobs of a lease that have begun: those its holder named; of a bare claim all."""
-        ids: Iterable[int] = lease.begun
-        if not lease.standing:
-            ids = [place.job.id for place in self._leased_places(lease)]
-        for job_id in ids:
-            place = self._state.backlog.locate(job_id)
-            if place is not None and lease.runs.find(place.object, place.slot):
-                yield place
-
-    def _leased_places(self, lease: Lease) -> Iterator[Place]:
-        backlog = self._state.backlog
-        for object_, first, last, _, _ in lease.runs:
-            if object_ != INLINE and backlog.segments[object_].damaged:
-                continue
-            for slot in range(first, last + 1):
-                job = backlog.inline[slot] if object_ == INLINE else backlog.segments[object_].loaded()[slot]
-                yield Place(object_, slot, job)
-
     def _oldest_ready_s(self, now_ms: int) -> float | None:
-        wanted: set[str] = set()
-        heads = [head for lane in self._state.backlog.lanes() if (head := lane.head(wanted)) is not None]
-        if wanted:
-            raise NeedsObjectsError(wanted)
-        pushed = [place.job.pushed_ms for head in heads if (place := self._state.backlog.locate(head.job_id))]
+        pushed = [pushed_ms for lane in self._state.backlog.lanes() if (pushed_ms := lane.oldest_ms()) is not None]
         return max(0.0, (now_ms - min(pushed)) / 1000) if pushed else None
 
     # ---------------------------------------------------------------------------------------------------- single jobs
@@ -123,9 +105,11 @@ class Queries:
     # --------------------------------------------------------------------------------------------------------- lists
 
     def _list(self, query: ListJobs) -> Page:
+        """A page of unfinished jobs: what is inline, and of one segment at most, so that no page takes long."""
         jobs: list[JobRecord] = []
         size = 0
-        for place in self._unfinished(query.after):
+        places, end = self._unfinished(query)
+        for place in places:
             job_state = self._state.state_of(place)
             if job_state is None or query.state not in (None, job_state):
                 continue
@@ -133,20 +117,30 @@ class Queries:
                 return Page(jobs, str(jobs[-1].id))
             jobs.append(_record(place.job, job_state))
             size += len(jobs[-1].payload)
-        return Page(jobs)
+        return Page(jobs, "" if end is None else str(end))
 
-    def _unfinished(self, after: int) -> Iterator[Place]:
-        """Every place with an id above ``after``, by id; slots that were left long ago among them."""
+    def _unfinished(self, query: ListJobs) -> tuple[Iterator[Place], int | None]:
+        """Places with ids above ``query.after``, by id, and the id up to which they are; None for the last."""
         backlog = self._state.backlog
-        inline = (Place(INLINE, job_id, backlog.inline[job_id]) for job_id in sorted(backlog.inline) if job_id > after)
-        return heapq.merge(inline, self._in_segments(after), key=lambda place: place.job.id)
+        if query.state in ("dead", "delayed"):
+            ids: Iterable[int] = backlog.dead if query.state == "dead" else backlog.deferred
+            return (
+                Place(INLINE, job_id, backlog.inline[job_id]) for job_id in sorted(ids) if job_id > query.after
+            ), None
+        segments = [s for s in backlog.in_order() if s.line.last_id > query.after and not s.damaged][:2]
+        end = segments[1].line.first_id - 1 if len(segments) > 1 else None
+        last = _ENDLESS if end is None else end
+        inline = (
+            Place(INLINE, job_id, backlog.inline[job_id])
+            for job_id in sorted(backlog.inline)
+            if query.after < job_id <= last
+        )
+        return heapq.merge(inline, _places(segments[:1], query.after), key=lambda place: place.job.id), end
 
-    def _in_segments(self, after: int) -> Iterator[Place]:
-        for segment in self._state.backlog.in_order():
-            if segment.line.last_id <= after or segment.damaged:
-                continue
-            places = [Place(segment.number, slot, job) for slot, job in enumerate(segment.loaded()) if job.id > after]
-            yield from sorted(places, key=lambda place: place.job.id)
+
+def _places(segments: list[Segment], after: int) -> list[Place]:
+    places = [Place(s.number, slot, job) for s in segments for slot, job in enumerate(s.loaded()) if job.id > after]
+    return sorted(places, key=lambda place: place.job.id)
 
 
 def _record(job: Job, job_state: str) -> JobRecord:

@@ -85,7 +85,9 @@ class Sealing:
     def _add(self, number: int, epoch: int, jobs: list[Job], spans: list[Span]) -> None:
         data = codec.encode_segment(number, epoch, jobs)
         ids = [job.id for job in jobs]
-        segment = Segment(SegmentLine(number, epoch, codec.digest(data), len(data), min(ids), max(ids), spans), jobs)
+        oldest_ms = min(job.pushed_ms for job in jobs)
+        line = SegmentLine(number, epoch, codec.digest(data), len(data), min(ids), max(ids), oldest_ms, spans)
+        segment = Segment(line, jobs)
         self.objects[segment_key(number, epoch)] = data
         self._backlog.add_segment(segment)
         self._backlog.offer(segment)

@@ -104,10 +104,12 @@ class LoadedSegments:
             self._bytes -= segment.line.length
         segment.unload()
 
-    def trim(self) -> None:
-        """Unload what is beyond the limit; the most recent one stays, and so does what the store does not have yet."""
+    def trim(self, keep: set[str]) -> None:
+        """Unload what is beyond the limit, but for the most recent, ``keep``, and what the store does not have yet."""
+        if self._bytes <= self._limit_bytes:
+            return
         for segment in list(self._segments.values())[:-1]:
+            if segment.stored and segment.key not in keep:
+                self.forget(segment)
             if self._bytes <= self._limit_bytes:
                 return
-            if segment.stored:
-                self.forget(segment)

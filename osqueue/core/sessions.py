@@ -27,6 +27,7 @@ from osqueue.core.model import SessionLine
 MAX_SESSIONS = 256
 MAX_UNANSWERED = 64
 MAX_BYTES = 16 * 1024
+MAX_SESSION_BYTES = 4 * 1024
 _LINE_BYTES = 52
 _ANSWER_BYTES = 256
 _ANSWER = msgspec.json.Decoder(AnswerBody)
@@ -71,6 +72,8 @@ class Sessions:
         self._sessions = {line.id: Session(line) for line in lines}
         self.forgotten = forgotten
         self._connected: set[str] = set()
+        self.changed = False
+        """Whether sessions have come or gone since the last commit."""
 
     def get(self, session_id: str) -> Session | None:
         return self._sessions.get(session_id)
@@ -79,27 +82,35 @@ class Sessions:
         """Whether a session was forgotten, so that nobody can tell what it did."""
         return session_id not in self._sessions and birth <= self.forgotten
 
-    def open(self, session_id: str, birth: int, has_lease: Callable[[str], bool]) -> Session | None:
-        """A new session; None if there is no room, since every other one is still owed something."""
-        if len(self._sessions) >= MAX_SESSIONS and not self._forget_one(has_lease):
-            return None
-        session = self._sessions[session_id] = Session(SessionLine(session_id, birth))
-        return session
+    def new(self, session_id: str, birth: int) -> Session:
+        """A session that is not known yet; `add` it once an operation of it has been applied."""
+        return Session(SessionLine(session_id, birth))
+
+    def add(self, session: Session) -> None:
+        """Know a session, perhaps a new one."""
+        self._sessions[session.id] = session
 
     def make_room(self, session: Session, has_lease: Callable[[str], bool]) -> bool:
-        """Whether the root has room for one more answer of a session, perhaps after forgetting idle ones."""
-        if len(session.answers) >= MAX_UNANSWERED:
+        """Whether the root has room for one more answer of a session, perhaps after forgetting idle ones.
+
+        One that has acknowledged everything always has: a client that does not read its answers stops only itself.
+        """
+        if len(session.answers) >= MAX_UNANSWERED or session.size() > MAX_SESSION_BYTES:
             return False
-        while sum(other.size() for other in self._sessions.values()) > MAX_BYTES - _ANSWER_BYTES:
+        while session.id not in self._sessions and len(self._sessions) >= MAX_SESSIONS:
             if not self._forget_one(has_lease, but=session):
                 return False
+        while sum(other.size() for other in self._sessions.values()) > MAX_BYTES - _ANSWER_BYTES:
+            if not self._forget_one(has_lease, but=session):
+                return not session.answers
         return True
 
-    def _forget_one(self, has_lease: Callable[[str], bool], but: Session | None = None) -> bool:
+    def _forget_one(self, has_lease: Callable[[str], bool], but: Session) -> bool:
         others = [x for x in self._sessions.values() if x is not but and not has_lease(x.id)]
         may_go = [x for x in others if not x.answers] or [x for x in others if x.id not in self._connected]
         if not may_go:
             return False
+        self.changed = True
         oldest = min(may_go, key=lambda session: (session.used, session.birth))
         del self._sessions[oldest.id]
         self.forgotten = max(self.forgotten, oldest.birth)

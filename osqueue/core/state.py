@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 from msgspec import UNSET, Raw, structs
 
@@ -17,6 +17,8 @@ from osqueue.core.model import INLINE, Frame, Job, Record, Root
 from osqueue.core.runs import SlotRun
 from osqueue.core.sessions import Sessions
 from osqueue.core.settings import QueueSettings
+
+NOTICE_BYTES = 1024 * 1024
 
 
 class QueueState:
@@ -88,7 +90,7 @@ class QueueState:
     def post_notices(self) -> None:
         """Put what watchers are to be told into the outbox, a message each."""
         for session, jobs in self._notices.items():
-            self.outbox.append((session, FinishedNotice(jobs)))
+            self.outbox.extend((session, FinishedNotice(part)) for part in _messages(jobs))
         self._notices.clear()
 
     # ---------------------------------------------------------------------------------------------- a failed attempt
@@ -151,3 +153,17 @@ class QueueState:
         if lease is None:
             return None
         return "running" if not lease.standing or place.job.id in lease.begun else "ready"
+
+
+def _messages(jobs: list[JobRecord]) -> Iterator[list[JobRecord]]:
+    """Parts of a notice that are small enough for a message, one larger job alone."""
+    part: list[JobRecord] = []
+    size = 0
+    for job in jobs:
+        part.append(job)
+        size += len(job.result or b"")
+        if size > NOTICE_BYTES:
+            yield part
+            part, size = [], 0
+    if part:
+        yield part

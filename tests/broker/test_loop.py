@@ -281,7 +281,7 @@ def test_a_holder_that_is_gone_has_its_jobs_given_back_though_their_segment_is_n
     again = Bed(bed.root, bed.store)
     again.connect(2, "b")
 
-    again.loop.lease_ended(granted.lease, [5], marks=False)
+    again.loop.lease_ended(granted.lease, [(5, 1)], marks=False)
     again.turn()
     again.settle()
 
@@ -299,7 +299,7 @@ def test_a_blame_file_is_forgotten_only_when_what_it_says_has_landed() -> None:
     bed.settle()
     [granted] = bed.to(1, Granted)
 
-    bed.loop.lease_ended(granted.lease, [1], marks=False, blame_path="blame/1")
+    bed.loop.lease_ended(granted.lease, [(1, 1)], marks=False, blame_path="blame/1")
     bed.turn()
 
     assert bed.waiting(Forget) == []
@@ -317,7 +317,7 @@ def test_a_holder_that_ends_after_the_last_commit_is_left_to_the_next_broker() -
     bed.loop.close()
     bed.turn()
 
-    bed.loop.lease_ended(granted.lease, [1], marks=False, blame_path="blame/1")
+    bed.loop.lease_ended(granted.lease, [(1, 1)], marks=False, blame_path="blame/1")
     bed.settle()
 
     assert bed.loop.closed

@@ -7,13 +7,16 @@ from typing import Any
 import pytest
 
 from osqueue.core import codec, sealing
+from osqueue.core.machine import BusyError
 from osqueue.core.messages import (
     Ask,
+    Cancel,
     Cancelled,
     Claim,
     Finished,
     Granted,
     Holder,
+    ListJobs,
     Numbered,
     Outcome,
     Push,
@@ -333,7 +336,7 @@ def test_a_lease_that_ends_charges_what_ran_and_gives_back_the_rest(queue: Queue
     worker.push(*[b"1"] * 10)
     worker.claim(10, standing=True)
 
-    queue.retry(lambda: queue.machine.end_lease(worker.lease, [4], queue.now_ms, marks=False))
+    queue.retry(lambda: queue.machine.end_lease(worker.lease, [(4, 1)], queue.now_ms, marks=False))
     queue.commit()
     jobs = other.claim(10, standing=True)
 
@@ -608,7 +611,7 @@ def test_a_lost_holder_with_a_damaged_segment_is_ended_all_the_same(queue: Queue
     with pytest.raises(Corrupt):
         queue.machine.load(key, b"")
 
-    queue.machine.end_lease(session.lease, [1], queue.now_ms, marks=False)
+    queue.machine.end_lease(session.lease, [(1, 1)], queue.now_ms, marks=False)
     queue.commit()
 
     assert codec.decode_root(queue.root).leases == []
@@ -636,3 +639,123 @@ def test_too_many_tasks_with_unfinished_jobs_are_refused_by_name(queue: Queue) -
     assert 0 < len(refused) < 120
     assert {answer.code for answer in refused} == {"queue_full"}
     assert len(queue.machine.state.counts.encoded()) <= 4096
+
+
+def test_waiting_for_idle_is_answered_though_another_tasks_segment_is_not_in_memory(queue: Queue) -> None:
+    session = queue.session()
+    session.push(*[b'"%0100d"' % n for n in range(300)], task="other")
+    queue.reopen()
+    session.hello()
+
+    stats = session.ask(WaitIdle(["default"]))
+
+    assert stats.ready == 300
+    assert stats.oldest_ready_s == 0.0
+
+
+def test_dead_jobs_are_listed_without_reading_the_backlog(queue: Queue) -> None:
+    queue = Queue(max_attempts=1)
+    session = queue.session()
+    session.push(b"1")
+    session.fail(session.claim()[0])
+    for _ in range(3):
+        session.push(*[b'"%0100d"' % n for n in range(300)])
+    queue.reopen()
+    session.hello()
+    queue.store.clear()
+
+    assert [job.id for job in session.list("dead")] == [1]
+
+
+def test_a_list_of_all_jobs_reads_one_segment_a_page(queue: Queue) -> None:
+    session = queue.session()
+    for _ in range(3):
+        session.push(*[b'"%0100d"' % n for n in range(300)])
+    session.push(b'"tail"', delay_s=9)
+    queue.reopen()
+    session.hello()
+    found: list[int] = []
+    pages = 0
+
+    cursor = "0"
+    while cursor:
+        page = session.ask(ListJobs(after=int(cursor)))
+        assert sum(s.jobs is not None for s in queue.machine.state.backlog.segments.values()) <= pages + 1
+        found += [job.id for job in page.jobs]
+        cursor, pages = page.cursor, pages + 1
+
+    assert found == list(range(1, 902))
+
+
+def test_a_stale_charge_of_an_earlier_attempt_charges_nobody(queue: Queue) -> None:
+    queue = Queue(retry_backoff_s=0)
+    session = queue.session()
+    session.push(b"1")
+    session.fail(session.claim(standing=True)[0])
+    [again] = session.claim(standing=True)
+
+    queue.machine.end_lease(session.lease, [(1, 1)], queue.now_ms, marks=False)
+    queue.commit()
+
+    assert again.attempt == 2
+    assert session.get(1).attempts == 1
+
+
+def test_a_holder_that_nobody_can_see_has_a_term_like_a_remote_one(queue: Queue) -> None:
+    session = queue.session()
+    session.hello(holder=Holder("boot", "another namespace", 1, 1))
+    session.push(b"1")
+    session.claim(standing=True)
+    queue.reopen()
+
+    queue.machine.treat_as_remote(session.lease, queue.now_ms)
+    queue.wait(LEASE_S + 1)
+
+    other = queue.session("other")
+    assert [(job.id, job.attempt) for job in other.claim(standing=True)] == [(1, 1)]
+
+
+def test_a_heartbeat_says_when_one_of_its_jobs_was_lost(queue: Queue) -> None:
+    worker, user = queue.session("w"), queue.session("u")
+    user.push(b"1", b"2")
+    worker.claim(2)
+    assert worker.heartbeat((1, 2))
+
+    user.cancel(1)
+
+    assert not worker.heartbeat((1,))
+    assert worker.heartbeat((2,))
+
+
+def test_an_awaited_job_in_a_damaged_segment_does_not_keep_its_client_out(queue: Queue) -> None:
+    session = queue.session()
+    session.push(*[b'"%0100d"' % n for n in range(300)], watch=True)
+    queue.reopen()
+    [key] = [key for key in queue.store if key.startswith("segments/")]
+    with pytest.raises(Corrupt):
+        queue.machine.load(key, b"")
+
+    session.hello(watched=[(1, 300)])
+
+    assert session.push(b"1") == [301]
+
+
+def test_a_client_that_acknowledges_nothing_stops_only_itself(queue: Queue) -> None:
+    greedy, other = queue.session("greedy"), queue.session("other")
+    for number in range(1, 64):
+        ids = list(range(number, 60_000, 500))
+        if _try(greedy, ids, number) == "busy":
+            break
+    else:
+        raise AssertionError("it was never told to wait")
+
+    assert other.push(b"1") == [1]
+    assert len(queue.root) < 64 * 1024
+
+
+def _try(session: Any, ids: list[int], number: int) -> str | None:
+    try:
+        session.say(Cancel(ids), number=number, acked=0)
+    except BusyError:
+        return "busy"
+    return None

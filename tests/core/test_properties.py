@@ -158,13 +158,14 @@ class AnySequence(RuleBasedStateMachine):
         held = self.held[worker.name]
         if not held:
             return
-        ran = {data.draw(st.sampled_from(held)).id} if known else set()
+        on = data.draw(st.sampled_from(held))
+        ran = [(on.id, on.attempt)] if known else []
         machine, now = self.queue.machine, self.queue.now_ms
         attempts = {job.id: self.publisher.get(job.id).attempts for job in held[:20]}
         self.queue.retry(lambda: machine.end_lease(worker.lease, ran, now, marks=not known))
         machine.disconnected(worker.name)
         worker.hello(holder=LOCAL)
-        charged = {job.id for job in held if job.alone} if not known else ran
+        charged = {job.id for job in held if job.alone} if not known else {on.id}
         self.held[worker.name] = []
         self.queue.commit()
         for job_id, before in attempts.items():

@@ -53,7 +53,7 @@ class StoredQueue:
 
     def line(self) -> SegmentLine:
         spans = [Span(0, "default", 0, 6, 3)]
-        return SegmentLine(7, EPOCH, codec.digest(self.segment), len(self.segment), 8, 13, spans)
+        return SegmentLine(7, EPOCH, codec.digest(self.segment), len(self.segment), 8, 13, 1, spans)
 
     def commit(self) -> None:
         sections = [(name, json.encode(value)) for name, value in self.sections.items()]
