@@ -7,6 +7,7 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Any, Self
 
+from osqueue import clock
 from osqueue.client.job import Job, iso
 from osqueue.core.messages import JobError, Outcome
 from osqueue.errors import LeaseLost, OsqueueError
@@ -28,10 +29,15 @@ def job_error(error: JobError | BaseException | str, attempt: int, now_ms: int) 
     if isinstance(error, JobError):
         return error
     if isinstance(error, BaseException):
-        return JobError(type(error).__qualname__, str(error)[:2048], attempt=attempt, at=iso(now_ms))
+        return JobError(type(error).__qualname__, clean_text(str(error))[:2048], attempt=attempt, at=iso(now_ms))
     if not isinstance(error, str):
         raise TypeError(f"error is text or an exception, not {type(error).__name__}")
-    return JobError("Failed", error[:2048], attempt=attempt, at=iso(now_ms))
+    return JobError("Failed", clean_text(error)[:2048], attempt=attempt, at=iso(now_ms))
+
+
+def clean_text(text: str) -> str:
+    """Text that can be sent: what is no Unicode, as parts of file names may be, is escaped."""
+    return text.encode(errors="backslashreplace").decode()
 
 
 class Heartbeats:
@@ -41,10 +47,12 @@ class Heartbeats:
         lost: set once the lease was lost.
     """
 
-    def __init__(self, beat: Callable[[], None], interval_s: float) -> None:
+    def __init__(self, beat: Callable[[], None], interval_s: float, term_ms: Callable[[], int]) -> None:
         self.lost = threading.Event()
         self._beat = beat
         self._interval_s = interval_s
+        self._term_ms = term_ms
+        self._beaten_ms = clock.boot_ms()
         self._ended = threading.Event()
         self._error: OsqueueError | None = None
         self._thread = threading.Thread(target=self._run, name="osqueue-heartbeat", daemon=True)
@@ -63,12 +71,20 @@ class Heartbeats:
 
     def _run(self) -> None:
         while not self._ended.wait(self._interval_s):
+            sent_ms = clock.boot_ms()
             try:
                 self._beat()
             except LeaseLost as error:
-                self._error = error
-                self.lost.set()
+                self._give_up(error)
                 return
-            except OsqueueError:
-                # Not reached now: nothing is lost before the term ends, and the next beat may get through.
-                continue
+            except (OsqueueError, RuntimeError) as error:
+                # One beat more or less is nothing; but when none has got through for a term, the lease has ended.
+                if clock.boot_ms() - self._beaten_ms >= self._term_ms():
+                    self._give_up(error)
+                    return
+            else:
+                self._beaten_ms = sent_ms
+
+    def _give_up(self, error: Exception) -> None:
+        self._error = error if isinstance(error, LeaseLost) else LeaseLost(f"no heartbeat got through: {error}")
+        self.lost.set()

@@ -6,15 +6,18 @@ import os
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, get_args
 
-from osqueue.client.claims import Heartbeats, failure, success
+from msgspec import structs
+
+from osqueue.client.claims import Heartbeats, clean_text, failure, success
 from osqueue.client.connection import Connection
 from osqueue.client.face import Face, expect, itself, open_connection, to_bytes
 from osqueue.client.job import Job, claimed
 from osqueue.client.push_many import PushMany
 from osqueue.client.runs import from_runs
 from osqueue.core.messages import (
+    MAX_IDS,
     Beaten,
     Cancel,
     Changed,
@@ -75,7 +78,7 @@ class Client:
         return cls(reactor, connection)
 
     def close(self) -> None:
-        """Leave the queue. What is claimed and not finished goes back when its lease ends."""
+        """Leave the queue. What is claimed and not finished goes back, and is charged an attempt."""
         face = self._face
         if face.reactor.stopped:
             return
@@ -183,7 +186,7 @@ class Client:
             [task_name(task) for task in tasks],
             whole("jobs", jobs, least=1),
             wait_s=duration("wait", wait, least=0),
-            worker=worker or "",
+            worker=clean_text(worker or ""),
         )
         face = self._face
         return face.claim(claim, lambda granted: [claimed(job, granted.lease, face.now_ms()) for job in granted.jobs])
@@ -211,7 +214,8 @@ class Client:
         Raises:
             LeaseLost: on leaving the block, when the lease was lost meanwhile; ``.lost`` is then set.
         """
-        return Heartbeats(lambda: self.heartbeat(job), duration("interval", interval))
+        session = self._face.connection.session
+        return Heartbeats(lambda: self.heartbeat(job), duration("interval", interval), lambda: session.term_ms)
 
     def complete(self, job: Job[Any], result: bytes = b"null") -> None:
         """Finish a job, with its result.
@@ -289,12 +293,15 @@ class Client:
         return self._change(Discard(id_list(ids)))
 
     def _change(self, operation: Cancel | Requeue | Discard) -> list[int]:
-        def ids(changed: Changed) -> list[int]:
-            if changed.unknown and len(changed.unknown) == len(operation.ids):
-                raise JobNotFound(f"no job has this id id={', '.join(map(str, changed.unknown[:5]))}")
-            return [*from_runs(changed.ids)]
-
-        return self._face.operate(operation, Changed, ids)
+        changed: list[int] = []
+        unknown: list[int] = []
+        for part in parts(operation):
+            answer = self._face.operate(part, Changed, itself)
+            changed += from_runs(answer.ids)
+            unknown += answer.unknown
+        if unknown and len(unknown) == len(set(operation.ids)):
+            raise JobNotFound(f"no job has this id id={', '.join(map(str, unknown[:5]))}")
+        return changed
 
     # ---------------------------------------------------------------------------------------------------------- reading
 
@@ -317,7 +324,13 @@ class Client:
         return self._face.ask(GetStats(), Stats, itself)
 
     def list(self, state: State | None = None) -> Iterator[JobRecord]:
-        """Jobs of one state that are not in the archive, by id; None for all of them."""
+        """Jobs of one state that are not in the archive, by id; None for all of them.
+
+        Raises:
+            ValueError: there is no such state.
+        """
+        if state is not None and state not in get_args(State):
+            raise ValueError(f"state is one of {', '.join(get_args(State))}, not {state!r}")
         return self._face.pages(ListJobs(state))
 
     def dead(self) -> Iterator[JobRecord]:
@@ -352,6 +365,12 @@ def push_operation(payloads: Sequence[bytes], options: PushOptions, *, watch: bo
         options.max_attempts,
         watch,
     )
+
+
+def parts(operation: Cancel | Requeue | Discard) -> Iterator[Cancel | Requeue | Discard]:
+    """The operation in parts that the broker accepts, one for no id at all."""
+    for at in range(0, max(1, len(operation.ids)), MAX_IDS):
+        yield structs.replace(operation, ids=operation.ids[at : at + MAX_IDS])
 
 
 def _lease_lost(job: Job[Any]) -> LeaseLost:

@@ -4,7 +4,8 @@ Rules:
 * A batch starts small, so that the first jobs run early, and doubles up to what one operation may carry.
 * A slow iterable's jobs do not wait for a batch to fill: one that is older than `BATCH_AGE_MS` leaves with the next
   item.
-* An error ends it: what came before is pushed, and the error's ``pushed`` says how many.
+* An error ends it: what came before is pushed, and the error's ``pushed`` says how many. If it came from the iterable,
+  a note says at which item.
 """
 
 from __future__ import annotations
@@ -57,8 +58,7 @@ class PushMany:
                 raise self._source_error
         except Exception as error:
             self._count_the_rest()
-            with contextlib.suppress(AttributeError):  # an exception with slots cannot say it
-                error.pushed = len(self._ids)  # type: ignore[attr-defined]
+            self._say_where(error)
             raise
         return self._ids
 
@@ -98,3 +98,12 @@ class PushMany:
         while self._in_flight:
             with contextlib.suppress(OsqueueError):  # the first error is the one to tell
                 self._settle(0)
+
+    def _say_where(self, error: Exception) -> None:
+        pushed = len(self._ids)
+        with contextlib.suppress(AttributeError):  # an exception with slots cannot say it
+            error.pushed = pushed  # type: ignore[attr-defined]
+        if error is self._source_error:
+            # All that came before it is pushed, so their number is its index.
+            were = "job was" if pushed == 1 else "jobs were"
+            error.add_note(f"item {pushed} of the iterable; {pushed} {were} pushed before it")

@@ -27,6 +27,7 @@ _BY_CODE: dict[str, type[Exception]] = {
     "value_error": ValueError,
     "type_error": TypeError,
     "os_error": OSError,
+    **{_snake_case(kind.__name__): kind for kind in OSError.__subclasses__() if kind.__module__ == "builtins"},
     **{
         _snake_case(name): kind
         for name, kind in vars(errors).items()

@@ -31,6 +31,7 @@ from osqueue.core.messages import (
     Lost,
     Refused,
     Reply,
+    Report,
     SayAgain,
     ToBroker,
     Welcome,
@@ -88,6 +89,10 @@ class Session:
         self.max_payload_bytes = 0
         """The queue's limit; 0 while unknown."""
         self.epoch = 0
+        self.term_ms = 0
+        """How long a lease lasts without a heartbeat; 0 while unknown."""
+        self._claimed: dict[int, int] = {}
+        """Jobs that are still open, by the lease of the claim that brought them."""
         self._leaving = False
         self._left = False
         """Whether goodbye was said on this connection."""
@@ -109,7 +114,7 @@ class Session:
         held = self._keeper.held() if self._keeper is not None else []
         self.stale = False
         self._left = False
-        self._outbox = [Hello(self._id, self._birth, self._holder, held, self.watch.runs())]
+        self._outbox = [Hello(self._id, self._birth, self._holder, held, self.watch.runs(), [*self._claimed])]
 
     def disconnected(self, now_ms: int) -> None:
         """The connection has ended."""
@@ -179,6 +184,7 @@ class Session:
         self._offset_ms = welcome.now_ms - now_ms
         self.max_payload_bytes = welcome.max_payload
         self.epoch = welcome.epoch
+        self.term_ms = welcome.term_ms
         self.open = True
         self._lost_ms = None
         self._outbox += self.operations.repeat()
@@ -186,7 +192,11 @@ class Session:
             self._keeper.welcomed(welcome.lease)
 
     def _granted(self, message: Granted) -> None:
-        if self.calls.answered(message) or self._keeper is None:
+        if self.calls.answered(message):
+            if message.jobs:
+                self._claimed[message.lease] = len(message.jobs)
+            return
+        if self._keeper is None:
             return
         self._keeper.granted(message)
 
@@ -202,7 +212,14 @@ class Session:
         if isinstance(answer.body, Refused) and answer.body.code == SESSION_LOST:
             self._renew()
             return
-        self.operations.answered(answer, now_ms)
+        pending = self.operations.answered(answer, now_ms)
+        if pending is not None and isinstance(pending.operation, Report):
+            self._close_claim(pending.operation)
+
+    def _close_claim(self, report: Report) -> None:
+        left = self._claimed.pop(report.lease, 0) - len(report.outcomes)
+        if left > 0:
+            self._claimed[report.lease] = left
 
     def _renew(self) -> None:
         if self.stale:
@@ -210,5 +227,6 @@ class Session:
         self.operations.renew()
         self._id = self._new_id()
         self._birth = 0
+        self._claimed.clear()
         self.open = False
         self.stale = True

@@ -80,6 +80,7 @@ class Claims:
         lease = state.leases.standing(hello.session)
         places = self._places(lease.runs) if lease is not None else []
         self.disconnected(hello.session)
+        self._take_back_unheard(hello, now_ms)
         self._holders[hello.session] = hello.holder
         welcome = Welcome(
             hello.birth or state.frame.version,
@@ -87,11 +88,18 @@ class Claims:
             now_ms,
             lease.number if lease is not None else 0,
             state.settings.max_payload_bytes,
+            round(state.settings.lease_s * 1000),
         )
         state.outbox.append((hello.session, welcome))
         if lease is not None:
             state.leases.extend(lease, now_ms)
         self._compare(hello, lease, places)
+
+    def _take_back_unheard(self, hello: Hello, now_ms: int) -> None:
+        """Grants of single claims that never reached their claimer."""
+        for lease in self._state.leases.of_session(hello.session):
+            if not lease.standing and lease.number not in hello.leases:
+                self.end(lease, [], now_ms, marks=False)
 
     def _compare(self, hello: Hello, lease: Lease | None, places: list[Place]) -> None:
         held = dict(hello.held)

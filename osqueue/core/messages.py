@@ -17,6 +17,8 @@ from typing import Literal
 
 from msgspec import Struct
 
+MAX_IDS = 256
+"""Ids that one operation may name, so that its answer, which the root remembers, stays small."""
 IdRun = tuple[int, int]
 """First and last of consecutive job ids, both included."""
 
@@ -181,7 +183,8 @@ class Hello(Struct, tag="hello"):
 
     ``birth``: the root version told to this session in its first `Welcome`; 0 before. ``held``: id and attempt of
     each job that the session's lease still has here, those with unanswered outcomes included. ``watched``: ids whose
-    end the client still waits for.
+    end the client still waits for. ``leases``: those of single claims that the client knows of; what stands in another
+    one of its session was never received, and goes back uncharged.
     """
 
     session: str
@@ -189,6 +192,7 @@ class Hello(Struct, tag="hello"):
     holder: Holder | None = None
     held: list[tuple[int, int]] = []
     watched: list[IdRun] = []
+    leases: list[int] = []
 
 
 class Welcome(Struct, tag="welcome"):
@@ -199,10 +203,11 @@ class Welcome(Struct, tag="welcome"):
     now_ms: int
     lease: int = 0
     max_payload: int = 0
+    term_ms: int = 0
 
 
 class Goodbye(Struct, tag="goodbye"):
-    """The session ends; the broker forgets it, and gives back what its lease still holds."""
+    """The session ends and is forgotten. What its standing lease holds goes back; what it claimed singly is charged."""
 
 
 class Claim(Struct, tag="claim"):

@@ -15,6 +15,7 @@ from osqueue.core import codec, policy
 from osqueue.core.backlog import Place
 from osqueue.core.leases import Lease
 from osqueue.core.messages import (
+    MAX_IDS,
     AnswerBody,
     Cancel,
     Cancelled,
@@ -64,6 +65,8 @@ class Operations:
         Raises:
             NeedsObjectsError: segments must be in memory first; nothing has changed.
         """
+        if isinstance(operation, Cancel | Requeue | Discard) and len(operation.ids) > MAX_IDS:
+            return Refused("rejected", f"too many ids in one operation ids={len(operation.ids)} limit={MAX_IDS}")
         match operation:
             case Push():
                 return self._push(session, operation, now_ms)

@@ -102,6 +102,10 @@ class Supervisor:
         self._processes: dict[int, WorkerProcess] = {}
         self._drops: dict[int, asyncio.Future[list[int]]] = {}
         self._last_drop = 0
+        self._undurable: set[int] = set()
+        self._dropped: list[Dropped] = []
+        self._drops_behind: list[tuple[frozenset[int], Dropped]] = []
+        """Answers to `drop`, each with the reports that must be durable before it."""
         self._stopped: asyncio.Future[None] = loop.create_future()
         self._over = False
         self._settling = False
@@ -223,6 +227,10 @@ class Supervisor:
         now_ns = clock.boot_ns()
         for effect in self._foreman.settle(now_ns, self._link.now_ms() - clock.boot_ms()):
             self._do(effect)
+        for dropped in self._dropped:
+            self._drops_behind.append((frozenset(self._undurable), dropped))
+        self._dropped.clear()
+        self._answer_drops()
         self._set_alarm(now_ns)
         if self._looking is None and self._foreman.busy():
             self._looking = self._loop.call_later(_LOOK_S, self._look)
@@ -232,13 +240,14 @@ class Supervisor:
             case SendWorker() | KillWorker():
                 self._do_to_worker(effect)
             case SendReport():
+                self._undurable.add(effect.number)
                 self._link.report(effect.outcomes, lambda lost: self._answered(effect.number, lost))
             case ClaimJobs():
                 self._link.claim(effect.jobs)
             case StartWorker():
                 self._start_worker(effect.slot)
             case Dropped():
-                _answer(self._drops.pop(effect.number, None), effect.ids)
+                self._dropped.append(effect)
             case PoolIsBroken():
                 self._when_broken(effect.error)
             case Stopped():
@@ -260,7 +269,19 @@ class Supervisor:
         if lost:
             _log.warning("outcomes refused, the jobs are no longer ours count=%d first=%d", len(lost), lost[0])
         self._foreman.answered(number)
+        self._undurable.discard(number)
+        self._answer_drops()
         self._settle_soon()
+
+    def _answer_drops(self) -> None:
+        """Tell who asked for jobs to be dropped, once every report that says so is durable."""
+        still_behind = []
+        for reports, dropped in self._drops_behind:
+            if reports & self._undurable:
+                still_behind.append((reports, dropped))
+                continue
+            _answer(self._drops.pop(dropped.number, None), dropped.ids)
+        self._drops_behind = still_behind
 
     def _start_worker(self, slot: int) -> None:
         settings = self._settings

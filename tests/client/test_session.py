@@ -22,14 +22,18 @@ from osqueue.core.messages import (
     GetStats,
     Goodbye,
     Granted,
+    Handout,
     Hello,
     JobRecord,
     Lost,
     Numbered,
+    Outcome,
     Push,
     Pushed,
     Refused,
     Reply,
+    Report,
+    Reported,
     SayAgain,
     Stats,
     ToBroker,
@@ -481,3 +485,25 @@ class Storm(RuleBasedStateMachine):
 
 TestStorm = Storm.TestCase
 TestStorm.settings = settings(max_examples=150, stateful_step_count=40, deadline=None)
+
+
+def test_a_hello_names_the_leases_of_claims_that_are_still_open(session):
+    welcome(session)
+    session.calls.claim(Claim(0, ["default"], 2), Answers().append, 0)
+    [claim] = session.outbox(0)
+    session.received(
+        Granted(claim.ticket, 7, [Handout(1, 1, "default", b"1", 0), Handout(2, 1, "default", b"1", 0)]), 0
+    )
+    session.operations.submit(Report(7, [Outcome(1, 1, "succeeded")]), Answers().append, 0)
+    session.outbox(0)
+    session.received(Answer(1, Reported()), 0)
+
+    session.disconnected(0)
+    [hello] = welcome(session)
+    session.operations.submit(Report(7, [Outcome(2, 1, "succeeded")]), Answers().append, 0)
+    session.outbox(0)
+    session.received(Answer(2, Reported()), 0)
+    session.disconnected(0)
+
+    assert hello.leases == [7]
+    assert welcome(session)[0].leases == []

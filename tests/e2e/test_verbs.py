@@ -279,3 +279,32 @@ def _other_session(directory: Path, session: str) -> socket.socket:
     assert isinstance(read_frame(sock, decoder), Answer)
     write_frame(sock, Numbered(1, 1, Push([b"x"])))  # it has its answer
     return sock
+
+
+def test_names_and_errors_that_are_no_unicode_are_escaped_and_nothing_hangs(queue):
+    queue.push(b"1")
+    job = queue.claim("w\udce9")
+
+    queue.fail(job, OSError("caf\udce9.txt"), retry=False)
+
+    [dead] = queue.dead()
+    assert dead.errors[0].message == "caf\\udce9.txt"
+    assert queue.push(b"2") == 2
+
+
+def test_a_state_that_does_not_exist_is_refused_by_name(queue):
+    with pytest.raises(ValueError, match="state is one of delayed"):
+        list(queue.list("bogus"))
+
+
+def test_a_thousand_dead_jobs_are_requeued_and_discarded_in_one_call(tmp_path):
+    with Broker.open(tmp_path / "jobs") as queue:
+        ids = list(queue.push_many([b"1"] * 1000, max_attempts=1))
+        for job in queue.claim_many(1000):
+            queue.fail(job, retry=False)
+
+        assert queue.discard(ids[::2]) == ids[::2]
+        assert queue.requeue(ids[1::2]) == ids[1::2]
+
+        stats = queue.stats()
+        assert (stats.ready, stats.dead) == (500, 0)
