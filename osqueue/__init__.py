@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from osqueue.futures import JobFuture
     from osqueue.pool import LocalPool
     from osqueue.queue import Queue
+    from osqueue.storage import StorageLost
 
 __version__ = "0.1.0"
 
@@ -79,6 +80,7 @@ _MODULES = {
     "osqueue.futures": ["JobFuture"],
     "osqueue.pool": ["LocalPool"],
     "osqueue.queue": ["Queue"],
+    "osqueue.storage.base": ["StorageLost"],
 }
 _HOME = {name: module for module, names in _MODULES.items() for name in names}
 
@@ -110,6 +112,7 @@ __all__ = [
     "Retry",
     "SessionLost",
     "Stats",
+    "StorageLost",
     "TaskStats",
     "Unavailable",
     "UnknownTask",

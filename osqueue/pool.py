@@ -10,7 +10,7 @@ import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from multiprocessing.context import BaseContext
 from types import TracebackType
-from typing import Any, Generic, Self, TypeVar
+from typing import Any, Generic, Never, Self, TypeVar
 
 from osqueue import clock
 from osqueue.core.messages import JobRecord, Stats
@@ -20,7 +20,7 @@ from osqueue.futures import JobFuture
 from osqueue.jobs import DEFAULT_TASK, Handlers, HandlerSpec, class_name
 from osqueue.pool_directory import PoolDirectory
 from osqueue.pool_engine import Engine, PoolPlan
-from osqueue.pool_leaving import unfinished, warn_of_dead, warn_of_kept, warn_of_other_tasks
+from osqueue.pool_leaving import unfinished, warn_of_dead, warn_of_other_tasks, warn_of_unfinished
 from osqueue.pool_map import BUFFER_JOBS, AsTheyEnd, InOrder, MapResults
 from osqueue.pool_submit import Submission
 from osqueue.settings import (
@@ -56,11 +56,13 @@ class LocalPool(Generic[P, R]):
         lease: seconds after which the silent holder of a bare ``claim`` loses its jobs.
         grace: seconds that a stop waits before it kills.
         max_payload: bytes that a payload or a result may have, encoded.
-        mp_context: how workers are started: ``"forkserver"``, ``"spawn"``, or a multiprocessing context.
+        mp_context: how workers are started: ``"forkserver"``, ``"spawn"``, or a multiprocessing context; None for
+            the fork server on Linux, and for ``"spawn"`` elsewhere and in a process that was forked from its user.
 
     Raises:
         TypeError, ValueError: an argument; the message names it.
-        QueueLocked: another process has the path open.
+        RuntimeError: workers cannot be started from this process; the message says why, and the way out.
+        QueueLocked: another process, or another pool of this one, has the path open.
         Corrupt, AccessDenied: the queue cannot be opened.
     """
 
@@ -99,6 +101,7 @@ class LocalPool(Generic[P, R]):
         not_retried = tuple(class_name(kind) for kind in exception_classes("no_retry_on", no_retry_on))
         start_context(mp_context)
         self._directory = PoolDirectory(path)
+        self._directory.refuse_second()
         plan = PoolPlan(
             handlers=self._handlers,
             directory=self._directory,
@@ -122,6 +125,7 @@ class LocalPool(Generic[P, R]):
             engine.abandon()
             plan.directory.remove_private()
             raise
+        plan.directory.hold()
         return engine
 
     # ---------------------------------------------------------------------------------------------------------- pushing
@@ -190,7 +194,7 @@ class LocalPool(Generic[P, R]):
     def submit(
         self,
         payload: P,
-        *,
+        *excess: Never,
         task: str = DEFAULT_TASK,
         delay: float = 0,
         priority: int = 0,
@@ -206,13 +210,14 @@ class LocalPool(Generic[P, R]):
         Raises:
             UnknownTask, InvalidPayload, PayloadTooLarge: nothing was pushed.
         """
+        _refuse_excess("submit(payload)", excess)
         options = push_options(task=task, delay=delay, priority=priority, timeout=timeout, max_attempts=max_attempts)
         return self._submit(options, self._encoder(task)(payload))
 
     def map(
         self,
         payloads: Iterable[P],
-        *,
+        *excess: Never,
         task: str = DEFAULT_TASK,
         ordered: bool = True,
         buffersize: int | None = None,
@@ -224,15 +229,17 @@ class LocalPool(Generic[P, R]):
             payloads: read as results are taken, ``buffersize`` ahead.
             task: the name of the handler.
             ordered: False for results in the order in which they come.
-            buffersize: how many jobs may be on their way at once.
+            buffersize: how many jobs may be on their way at once; None for 1,000.
             return_exceptions: give a failed job's error in its turn, instead of raising it.
 
         Returns:
-            An iterator. A failed job raises in its turn and ends it; what is pushed goes on.
+            An iterator. A failed job raises in its turn and ends it. What is pushed goes on, also when the iterator is
+            dropped early: leaving the pool's ``with`` block waits for it.
 
         Raises:
             UnknownTask: the pool has no handler for this task.
         """
+        _refuse_excess("map(payloads)", excess)
         encode = self._encoder(task)
         options = push_options(task=task)
         waiting: InOrder[R] | AsTheyEnd[R] = InOrder() if ordered else AsTheyEnd()
@@ -335,7 +342,7 @@ class LocalPool(Generic[P, R]):
         grace_s = self._settings.grace_s if grace is None else duration("grace", grace, least=0)
         engine = self._close()
         if engine is not None:
-            self._stop(engine, grace_s)
+            self._stop(engine, grace_s, warn=self._directory.private)
 
     def __enter__(self) -> Self:
         return self
@@ -346,7 +353,9 @@ class LocalPool(Generic[P, R]):
         if kind is None:
             self.shutdown()
             return
-        self.stop()
+        engine = self._close()
+        if engine is not None:
+            self._stop(engine, self._settings.grace_s)
 
     # ---------------------------------------------------------------------------------------------------------- private
 
@@ -386,7 +395,8 @@ class LocalPool(Generic[P, R]):
             if self._closed:
                 return None
             self._closed = True
-            return self._engine
+        self._directory.release()
+        return self._engine
 
     def _finish(self, engine: Engine) -> None:
         """Wait for every job, and end."""
@@ -398,19 +408,21 @@ class LocalPool(Generic[P, R]):
             raise
         warn_of_other_tasks(stats, self._handlers.tasks)
         died = stats.dead - self._dead_before
-        warn_of_dead(engine.client, self._directory, died)
+        warn_of_dead(next(engine.client.dead(), None) if died > 0 else None, self._directory, died)
         self._end(engine, self._settings.grace_s)
         if died <= 0:
             self._directory.remove_private()
 
-    def _stop(self, engine: Engine, grace_s: float) -> None:
-        """End before every job has."""
+    def _stop(self, engine: Engine, grace_s: float, *, warn: bool = True) -> None:
+        """End before every job has; whoever asked for just that of a named path needs no warning."""
         self._end(engine, grace_s)
         stats = engine.last_stats
-        if stats is not None and unfinished(stats) == 0 and stats.dead == 0:
+        died = 0 if stats is None else stats.dead - self._dead_before
+        if warn:
+            warn_of_unfinished(self._directory, stats)
+        warn_of_dead(engine.first_dead, self._directory, died)
+        if stats is not None and unfinished(stats) == 0 and died <= 0:
             self._directory.remove_private()
-            return
-        warn_of_kept(self._directory)
 
     def _end(self, engine: Engine, grace_s: float) -> None:
         self._forget.detach()
@@ -421,6 +433,12 @@ class LocalPool(Generic[P, R]):
         if engine.error is not None or engine.reactor.stopped:
             return False
         return bool(engine.cancel_unstarted([future]))
+
+
+def _refuse_excess(form: str, excess: tuple[object, ...]) -> None:
+    """Somebody calls it as an executor's, with the function first."""
+    if excess:
+        raise TypeError(f"write {form}: the handler is the pool's, given where the pool is made")
 
 
 def _refuse_without_main_guard() -> None:
@@ -441,5 +459,6 @@ def _abandon(engine: Engine, directory: PoolDirectory, pid: int) -> None:
     """Nobody closed the pool: end it, unless this is a process that the user forked."""
     if os.getpid() != pid:
         return
+    directory.release()
     engine.abandon()
     directory.remove_private()

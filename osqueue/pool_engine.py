@@ -30,7 +30,19 @@ from osqueue.client.connection import Connection
 from osqueue.client.face import open_connection
 from osqueue.client.runs import from_runs
 from osqueue.client.session import Session
-from osqueue.core.messages import AnswerBody, Cancel, Changed, GetStats, Reply, Stats
+from osqueue.core.messages import (
+    MAX_IDS,
+    AnswerBody,
+    Cancel,
+    Changed,
+    GetStats,
+    JobRecord,
+    ListJobs,
+    Page,
+    Refused,
+    Reply,
+    Stats,
+)
 from osqueue.core.settings import QueueSettings
 from osqueue.errors import OsqueueError
 from osqueue.futures import JobFuture
@@ -77,6 +89,8 @@ class Engine:
         """Why the pool cannot go on."""
         self.last_stats: Stats | None = None
         """The counts at the end of a stop, if the broker could tell them."""
+        self.first_dead: JobRecord | None = None
+        """The first dead job at the end of a stop, likewise."""
         by_path = UnixConnector(plan.directory.path)
         self._connectors = [SocketPairConnector(by_path), SocketPairConnector(by_path)]
         self._connection = open_connection(self.reactor, self._connectors[0])
@@ -203,23 +217,34 @@ class Engine:
                 await asyncio.wait_for(self.submitter.pushed(), _FLUSH_S)
         if self._supervisor is not None:
             await self._stop_supervisor(self._supervisor, grace_s)
-        self.last_stats = await self._ask_stats()
+            await self._ask_what_is_left()
         self._ended = True
         gone = self.error or OsqueueError("the pool has been stopped; jobs that had not ended stay in the queue")
         self.submitter.fail(gone)
+        if self._supervisor is None:
+            # The queue was never open: there is no broker whose answer to a goodbye could be waited for.
+            self._link_connection.fail(gone)
+            self._connection.fail(gone)
         await asyncio.gather(self._link_connection.close(gone), self._connection.close(gone))
         await self._broker.stop()
         self._plan.directory.remove_blame()
 
-    async def _ask_stats(self) -> Stats | None:
-        answer: asyncio.Future[Stats | None] = self.reactor.loop.create_future()
+    async def _ask_what_is_left(self) -> None:
+        stats = await self._ask(GetStats())
+        self.last_stats = stats if isinstance(stats, Stats) else None
+        if self.last_stats is not None and self.last_stats.dead:
+            page = await self._ask(ListJobs("dead", limit=1))
+            self.first_dead = page.jobs[0] if isinstance(page, Page) and page.jobs else None
+
+    async def _ask(self, query: GetStats | ListJobs) -> Stats | Page | Refused | None:
+        """The broker's answer; None if it gives none in time."""
+        answer: asyncio.Future[Stats | Page | Refused | None] = self.reactor.loop.create_future()
 
         def answered(response: Response | OsqueueError) -> None:
-            body = response.body if isinstance(response, Reply) else None
             if not answer.done():
-                answer.set_result(body if isinstance(body, Stats) else None)
+                answer.set_result(response.body if isinstance(response, Reply) else None)
 
-        self._connection.ask(GetStats(), answered)
+        self._connection.ask(query, answered)
         try:
             return await asyncio.wait_for(answer, _FLUSH_S)
         except TimeoutError:
@@ -241,6 +266,7 @@ class Engine:
 
     def _broker_broken(self, error: OsqueueError) -> None:
         self._broker_gone = True
+        self._plan.directory.release()
         self._link_connection.fail(error)
         self._broken(error)
 
@@ -283,6 +309,10 @@ class Engine:
         return await self._cancel_unstarted(futures)
 
     async def _cancel_waiting(self, ids: list[int]) -> list[int]:
+        parts = [self._cancel_part(ids[at : at + MAX_IDS]) for at in range(0, len(ids), MAX_IDS)]
+        return [job_id for part in await asyncio.gather(*parts) for job_id in part]
+
+    async def _cancel_part(self, ids: list[int]) -> list[int]:
         answer: asyncio.Future[AnswerBody | OsqueueError] = self.reactor.loop.create_future()
 
         def answered(body: AnswerBody | OsqueueError) -> None:

@@ -6,18 +6,16 @@ import logging
 import shlex
 from collections.abc import Collection
 
-from osqueue.client.client import Client
 from osqueue.core.messages import JobRecord, Stats
 from osqueue.pool_directory import PoolDirectory
 
 _log = logging.getLogger("osqueue")
 
 
-def warn_of_dead(client: Client, directory: PoolDirectory, died: int) -> None:
+def warn_of_dead(first: JobRecord | None, directory: PoolDirectory, died: int) -> None:
     """One warning for all jobs that died while the pool was open."""
     if died <= 0:
         return
-    first = next(client.dead(), None)
     kept = f"; the private directory is kept: {directory.path}" if directory.private else ""
     _log.warning(
         "%d job%s died; first error: %s; see: osqueue list %s --state dead%s",
@@ -41,15 +39,26 @@ def warn_of_other_tasks(stats: Stats, tasks: Collection[str]) -> None:
         _log.warning("jobs of tasks without a handler in this pool stay in the queue: %s", named)
 
 
-def warn_of_kept(directory: PoolDirectory) -> None:
-    """A private directory outlives its pool because there are jobs in it."""
-    if directory.private:
-        _log.warning("the pool was stopped; jobs that had not ended are kept: open path=%s to go on", directory.path)
+def warn_of_unfinished(directory: PoolDirectory, stats: Stats | None) -> None:
+    """One warning for all jobs that a stopped pool leaves behind; without counts if the broker could not tell them."""
+    if stats is not None and unfinished(stats) == 0:
+        return
+    place = "the private directory is kept: open path=%s" if directory.private else "open the same path=%s"
+    _log.warning(f"the pool was stopped; %s; {place} again to go on", _counted(stats), directory.path)
 
 
 def unfinished(stats: Stats) -> int:
     """How many jobs are not final."""
     return stats.ready + stats.delayed + stats.running
+
+
+def _counted(stats: Stats | None) -> str:
+    if stats is None:
+        return "jobs that had not ended wait"
+    count = unfinished(stats)
+    states = {"ready": stats.ready, "delayed": stats.delayed, "running": stats.running}
+    named = ", ".join(f"{jobs} {state}" for state, jobs in states.items() if jobs)
+    return f"{count} unfinished job{' waits' if count == 1 else 's wait'} ({named})"
 
 
 def _first_error(record: JobRecord | None) -> str:

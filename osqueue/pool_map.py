@@ -12,8 +12,11 @@ from osqueue.futures import JobFuture
 
 R = TypeVar("R")
 
-BUFFER_JOBS = 10_000
-"""How many jobs are on their way at once, unless the caller says otherwise: enough for workers never to wait."""
+BUFFER_JOBS = 1_000
+"""How many jobs are on their way at once, unless the caller says otherwise.
+
+Enough for workers never to wait, and few enough to wait for when the caller leaves early.
+"""
 FIRST_READ_S = 0.05
 REFILL_S = 0.005
 

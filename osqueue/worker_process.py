@@ -69,13 +69,47 @@ def start_context(method: str | BaseContext | None) -> BaseContext:
 
     Raises:
         ValueError: it is unknown, or ``fork``, which would copy locks that other threads hold.
+        RuntimeError: this process may have no children, or none from that fork server.
     """
+    if multiprocessing.current_process().daemon:
+        raise RuntimeError(
+            "a pool was made in a daemonic process, which multiprocessing allows no children: make it in a process "
+            "with daemon=False; those of multiprocessing.Pool are daemonic, ProcessPoolExecutor's are not"
+        )
     context = multiprocessing.get_context(method) if isinstance(method, str) else method
     if context is None:
-        context = multiprocessing.get_context(DEFAULT_METHOD)
+        context = multiprocessing.get_context("spawn" if _fork_server_is_foreign() else DEFAULT_METHOD)
+    if context.get_start_method() == "forkserver" and _fork_server_is_foreign():
+        raise RuntimeError(
+            "mp_context: the fork server belongs to the process that this one was forked from; use 'spawn' here"
+        )
     if context.get_start_method() == "fork":
         raise ValueError("mp_context: fork copies locks that other threads hold; use 'forkserver' or 'spawn'")
     return context
+
+
+def _fork_server_pid() -> int | None:
+    server = getattr(multiprocessing.forkserver, "_forkserver", None)
+    pid: int | None = getattr(server, "_forkserver_pid", None)
+    return pid
+
+
+class _Fork:
+    """What a process that the user forked finds: multiprocessing would wait for its parent's fork server in vain."""
+
+    inherited_pid: int | None = None
+
+
+def _note_inherited() -> None:
+    _Fork.inherited_pid = _fork_server_pid()
+
+
+def _fork_server_is_foreign() -> bool:
+    return _Fork.inherited_pid is not None and _fork_server_pid() == _Fork.inherited_pid
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_note_inherited)
 
 
 class Starter:

@@ -16,6 +16,7 @@ from osqueue.clock import from_iso, wall_ms
 from osqueue.core.messages import JobError, JobRecord, State, Stats, TaskStats
 
 _STATES: tuple[State, ...] = get_args(State)
+_ARCHIVED: tuple[State, ...] = ("succeeded", "cancelled")
 
 # --------------------------------------------------------------------------------------------------------------- status
 
@@ -69,7 +70,11 @@ def _add_list_arguments(parser: argparse.ArgumentParser) -> None:
 
 def _list(options: argparse.Namespace) -> int:
     with open_queue(options.target) as queue:
-        _print_records(queue.list(options.state), _live_row, _LIVE_HEADERS, options)
+        if options.state in _ARCHIVED:
+            ended = (record for record in queue.history() if record.state == options.state)
+            _print_records(ended, _finished_row, _FINISHED_HEADERS, options)
+        else:
+            _print_records(queue.list(options.state), _live_row, _LIVE_HEADERS, options)
     return exit_status.DONE
 
 

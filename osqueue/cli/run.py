@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import importlib.util
 import os
+import shlex
 import sys
 
 from osqueue.cli import exit_status
@@ -20,24 +21,33 @@ from osqueue.pool import LocalPool
 
 def _add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("handler", metavar="MODULE:FUNCTION", help="called with each payload, in worker processes")
-    parser.add_argument("--file", metavar="F", required=True, help="a payload from each line; - is standard input")
+    parser.add_argument("--file", metavar="F", help="a payload from each line, all of them anew; - is standard input")
     parser.add_argument("--lines", action="store_true", help="take each line as a string, not as JSON")
     parser.add_argument("-j", "--workers", metavar="N", type=count, help="worker processes (default: one a CPU)")
-    parser.add_argument("--path", metavar="DIR", help="keep the queue here; running again goes on with what was left")
+    parser.add_argument("--path", metavar="DIR", help="keep the queue here; without --file, finish what waits in it")
     parser.add_argument("--grace", metavar="S", type=seconds, default=10.0, help="seconds to wait before a stop kills")
 
 
 def _run(options: argparse.Namespace) -> int:
     _make_importable(options.handler)
+    if options.file is None and (options.path is None or options.lines):
+        raise UsageError("run takes --file, or --path alone to finish what waits there")
     if options.path is not None:
-        find_directory(options.path, create=True)
+        find_directory(options.path, create=options.file is not None)
     try:
+        if options.file is None:
+            return _run_batch(None, options)
         with LineSource(options.file, lines=options.lines) as source:
             return _run_batch(source, options)
     except KeyboardInterrupt as stop:
         if options.path is not None:
-            stop.args = (f"{str(stop) or 'stopped by Ctrl-C'}; what has not finished waits in {options.path}",)
+            stop.args = (f"{str(stop) or 'stopped by Ctrl-C'}; {_how_to_go_on(options)}",)
         raise
+
+
+def _how_to_go_on(options: argparse.Namespace) -> str:
+    command = shlex.join(["osqueue", "run", options.handler, "--path", options.path])
+    return f"what has not finished waits in {options.path}; to finish it: {command}"
 
 
 def _make_importable(handler: str) -> None:
@@ -54,19 +64,20 @@ def _make_importable(handler: str) -> None:
         raise UsageError(f"there is no module {module!r} here or on Python's path handler={handler}")
 
 
-def _run_batch(source: LineSource, options: argparse.Namespace) -> int:
+def _run_batch(source: LineSource | None, options: argparse.Namespace) -> int:
     started_ms = boot_ms()
     refusal: BrokenLine | Rejected | None = None
     with LocalPool(options.handler, workers=options.workers, path=options.path, grace=options.grace) as pool:
         before = pool.stats()
         try:
-            pool.push_many(source.values())
+            if source is not None:
+                pool.push_many(source.values())
         except (BrokenLine, Rejected) as error:
             # What came before the bad line is pushed, so it runs to its end; then the command fails.
             refusal = error
         after = pool.join()
     _report(before, after, (boot_ms() - started_ms) / 1000)
-    if refusal is not None:
+    if refusal is not None and source is not None:
         raise _explained(refusal, source)
     return exit_status.FAILED if after.dead > before.dead else exit_status.DONE
 

@@ -75,8 +75,14 @@ def find_directory(target: str, *, create: bool = False) -> Path:
     if directory.exists() and not directory.is_dir():
         raise CannotOpen(f"{target} is a file; a queue is a directory")
     if not create and not any((directory / name).exists() for name in _TRACES):
-        raise CannotOpen(f"no queue at {target}; `osqueue push` makes one")
+        raise CannotOpen(f"no queue at {target}; {_way_to_one(directory)}")
     return directory
+
+
+def _way_to_one(directory: Path) -> str:
+    if directory.is_dir() and any(directory.iterdir()):
+        return "the directory holds other files, and a queue needs an empty or a new one"
+    return "`osqueue push` makes one"
 
 
 def _join_or_open(directory: Path) -> Client | Broker:

@@ -1,7 +1,7 @@
 """One attempt at one job: payload to value, handler, result to bytes; and what its failure means.
 
 decode ──▶ handler ──▶ encode ──▶ succeeded
-   │          │           └─ unencodable, too large ─▶ judged like any error
+   │          │           └─ unencodable, not of its type, too large ─▶ judged like any error
    │          ├─ Discard, no_retry_on ─▶ dead
    │          ├─ Retry, retry_on ─▶ failed: the queue decides what follows
    │          └─ anything else ─▶ dead
@@ -63,7 +63,7 @@ class Task:
         except InvalidPayload as error:
             return failure(job, error, "dead")
         try:
-            result = self._results.encode(self._run(payload))
+            result = self._results.encode_checked(self._run(payload))
         except BaseException as error:  # noqa: BLE001
             # Everything that a handler can raise, SystemExit and KeyboardInterrupt included, ends its attempt alone.
             return self._failed(job, error, judgement)

@@ -64,6 +64,28 @@ def test_list_may_be_narrowed_to_a_state(queue: Path) -> None:
     assert dead["errors"][0]["message"].startswith("no such image")
 
 
+@pytest.mark.parametrize(("state", "expected"), [("succeeded", [1]), ("cancelled", [4])])
+def test_list_finds_states_that_are_only_in_the_archive(queue: Path, state: str, expected: list[int]) -> None:
+    with Broker.open(queue / "jobs") as broker:
+        broker.cancel(4)
+
+    found = documents("list", "jobs", "--state", state, cwd=queue)
+
+    assert [(record["id"], record["state"]) for record in found] == [(job_id, state) for job_id in expected]
+    assert state in succeed("list", "jobs", "--state", state, cwd=queue)
+
+
+def test_a_directory_of_other_files_is_no_place_to_push_to(tmp_path: Path) -> None:
+    (tmp_path / "letters").mkdir()
+    (tmp_path / "letters" / "mother.txt").write_text("dear")
+
+    done = osqueue("status", "letters", cwd=tmp_path)
+
+    assert done.returncode == 3
+    assert "no queue at letters; the directory holds other files" in done.stderr
+    assert "osqueue push" not in done.stderr
+
+
 def test_bytes_that_are_no_json_are_printed_as_base64(queue: Path) -> None:
     record = documents("list", "jobs", "--state", "ready", cwd=queue)[0]
 

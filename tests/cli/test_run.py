@@ -75,6 +75,7 @@ def test_a_broken_line_lets_what_came_before_finish(directory: Path) -> None:
         (["nowhere:double", "--file", "items.jsonl"], "nowhere"),
         (["handlers", "--file", "items.jsonl"], "module:function"),
         (["handlers:double"], "--file"),
+        (["handlers:double", "--lines", "--path", "jobs"], "--file"),
         (["handlers:double", "--file", "items.jsonl", "-j", "0"], "-j"),
         (["handlers:double", "--file", "missing.jsonl"], "missing.jsonl"),
         (["handlers:triple", "--file", "items.jsonl", "-j", "1"], "triple"),
@@ -103,15 +104,26 @@ def test_a_signal_stops_within_the_grace_and_nothing_is_lost(
     _, errors = running.communicate(timeout=DEADLINE_S)
     assert running.returncode == status
     assert b"Traceback" not in errors
+    assert b"to finish it: osqueue run handlers:wait --path jobs\n" in errors
     assert document("status", "jobs", cwd=directory)["ready"] == 3
 
 
-def test_a_second_run_goes_on_with_what_was_left(directory: Path) -> None:
+@pytest.mark.parametrize("file", [[], ["--file", "/dev/null"]])
+def test_a_second_run_goes_on_with_what_was_left(file: list[str], directory: Path) -> None:
     succeed("push", "jobs", "--file", "items.jsonl", cwd=directory)
 
-    output = succeed("run", "handlers:double", "--path", "jobs", "--file", "/dev/null", "-j", "1", cwd=directory)
+    output = succeed("run", "handlers:double", "--path", "jobs", *file, "-j", "1", cwd=directory)
 
     assert "3 succeeded" in output
+    assert document("status", "jobs", cwd=directory)["pushed"] == 3
+
+
+def test_a_run_without_a_file_makes_no_queue(directory: Path) -> None:
+    done = osqueue("run", "handlers:double", "--path", "jobs", cwd=directory)
+
+    assert done.returncode == 3
+    assert "no queue at jobs" in done.stderr
+    assert not (directory / "jobs").exists()
 
 
 def test_other_commands_join_a_running_batch(directory: Path) -> None:

@@ -32,6 +32,14 @@ def give_5_mib(value):
     return "x" * 5 * 1024 * 1024
 
 
+def give_text_for_int(value) -> int:
+    return "seven"
+
+
+def give_something_for_none(value) -> None:
+    return 7
+
+
 def exit_politely(value):
     sys.exit(7)
 

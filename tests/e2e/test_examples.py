@@ -83,7 +83,7 @@ def test_a_batch_killed_in_the_middle_and_started_again_adds_up_to_a_serial_loop
 
     assert totals_in(lines) == expected
     assert expected["files"] > 500
-    assert lines[-1].endswith(f"; {failed} failed")
+    assert lines[-1].endswith(f"; {failed} failed (files that are broken on purpose)")
     assert int(lines[-1].split()[0]) < len(files) - 50
     again = output_of(start("local_batch.py", "--path", tmp_path / "jobs", "--workers", 1))
     assert again[:-1] == lines[:-1]
@@ -115,6 +115,24 @@ def test_the_first_program_of_the_readme_runs_as_it_stands(tmp_path: Path) -> No
     )
 
     assert (done.returncode, done.stdout, done.stderr) == (0, "3\n", "")
+
+
+def test_a_batch_of_the_readme_that_is_started_again_pushes_nothing_again(tmp_path: Path) -> None:
+    first, second = [block.split("```")[0] for block in (CHECKOUT / "README.md").read_text().split("```python\n")[1:3]]
+    head, _, _ = first.partition("    with LocalPool(")
+    (tmp_path / "program.py").write_text(head + '    files = ["a.txt", "b.txt"]\n' + second)
+    for name in ("a.txt", "b.txt"):
+        (tmp_path / name).write_text("word")
+
+    for _ in range(2):
+        command = [sys.executable, "program.py"]
+        done = subprocess.run(
+            command, cwd=tmp_path, env=ENVIRONMENT, capture_output=True, text=True, check=False, timeout=DEADLINE_S
+        )
+
+        assert (done.returncode, done.stderr) == (0, "")
+        assert "pushed=2" in done.stdout
+        assert "succeeded=2" in done.stdout
 
 
 def test_each_example_fits_on_a_page() -> None:

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from osqueue import Broker, LocalPool, QueueFull, Unavailable
-from osqueue.storage import StorageLost, WriteFailed
+from osqueue import Broker, LocalPool, QueueFull, StorageLost, Unavailable
+from osqueue.storage import WriteFailed
 from tests.cli.command_line import osqueue, succeed
 from tests.contracts.places import mounted, needs_root
 from tests.e2e import handlers

@@ -7,12 +7,14 @@ import re
 import socket
 import subprocess
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from osqueue import AccessDenied, Broker, Client, Corrupt, LocalPool, QueueLocked
+from osqueue import AccessDenied, Broker, Client, Corrupt, LocalPool, QueueLocked, pool_engine
+from osqueue.client import connection
 from tests.cli.command_line import osqueue, succeed
 from tests.contracts.places import mounted, needs_root
 from tests.e2e import handlers
@@ -45,7 +47,7 @@ def test_a_second_opener_is_told_who_has_the_queue_and_how_to_join_and_the_first
     place: Place, open_queue: Open
 ) -> None:
     with LocalPool(handlers.double, path=place.path, workers=1) as pool:
-        holder = pool._engine._broker.pid
+        holder = os.getpid()
 
         with pytest.raises(QueueLocked, match=r"join it with Client\.connect") as caught:
             open_queue(place.path)
@@ -140,6 +142,42 @@ def test_a_path_that_is_a_file_or_leads_through_one_is_refused(tmp_path: Path, o
             open_queue(path)
 
     assert file.read_text() == "mine"
+
+
+@each_opener
+def test_a_path_where_nothing_can_be_made_is_refused_by_name(open_queue: Open) -> None:
+    with pytest.raises(FileNotFoundError, match="/proc/nowhere"):
+        open_queue(Path("/proc/nowhere/queue"))
+
+
+def test_a_pool_that_cannot_open_its_queue_waits_for_no_answer_of_the_broker_that_has_ended(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connection, "_GOODBYE_S", 60)
+    monkeypatch.setattr(pool_engine, "_ABANDON_S", 60)
+    file = tmp_path / "file"
+    file.write_text("mine")
+    started = time.monotonic()
+
+    with pytest.raises(ValueError, match="this path is a file"):
+        open_pool(file)
+
+    assert time.monotonic() - started < 30
+
+
+def test_a_second_pool_of_the_same_program_is_refused_without_waiting_by_whatever_path_until_the_first_closes(
+    place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "link").symlink_to(place.path)
+    with LocalPool(handlers.double, path=place.path, workers=1):
+        monkeypatch.setattr(LocalPool, "_start", lambda *_: pytest.fail("it tried to open the queue"))
+        with pytest.raises(QueueLocked, match="this program already has the queue open, in another pool"):
+            open_pool(tmp_path / "link")
+        monkeypatch.undo()
+
+    with LocalPool(handlers.double, path=tmp_path / "link", workers=1) as pool:
+        assert pool.submit(4).result(60) == 8
+    place.is_intact(succeeded=1)
 
 
 @each_opener

@@ -22,6 +22,8 @@ pytestmark = pytest.mark.usefixtures("nothing_is_left")
         (misused.give_nan, "InvalidPayload", "the result holds nan, which JSON cannot say: send None or text"),
         (misused.give_surrogate, "InvalidPayload", "the result holds a lone surrogate"),
         (misused.give_cycle, "InvalidPayload", "contains itself"),
+        (misused.give_text_for_int, "InvalidPayload", "the result is not of the declared type int: Expected `int`"),
+        (misused.give_something_for_none, "InvalidPayload", "the result is not of the declared type NoneType"),
         (misused.give_5_mib, "PayloadTooLarge", "store it elsewhere and return a reference"),
         (misused.exit_politely, "SystemExit", "7"),
         (misused.interrupt_itself, "KeyboardInterrupt", "not by a person"),

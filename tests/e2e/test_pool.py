@@ -197,7 +197,29 @@ def test_a_bad_payload_ends_push_many_and_the_error_counts_what_is_pushed(pool):
         pool.push_many([1, 2, "three", 4])
 
     assert caught.value.pushed == 2
+    assert caught.value.__notes__ == ["item 2 of the iterable; 2 jobs were pushed before it"]
     pool.join()
+    with pytest.raises(InvalidPayload) as caught:
+        pool.push_many([1, "two"])
+    assert caught.value.__notes__ == ["item 1 of the iterable; 1 job was pushed before it"]
+    pool.join()
+
+
+def test_whoever_calls_it_as_an_executor_is_told_that_the_handler_is_the_pools(pool):
+    with pytest.raises(TypeError, match=r"write map\(payloads\): the handler is the pool's"):
+        pool.map(handlers.double, [1, 2])
+    with pytest.raises(TypeError, match=r"write submit\(payload\): the handler is the pool's"):
+        pool.submit(handlers.double, 1)
+
+
+def test_a_map_that_is_dropped_early_leaves_at_most_1000_jobs_to_wait_for(pool):
+    before = pool.join().pushed
+
+    next(pool.map(range(5000)))
+    pool.join()
+
+    # One refill may follow the first result.
+    assert pool.stats().pushed - before <= 1001
 
 
 def test_stats_say_what_there_is(pool):

@@ -1,0 +1,92 @@
+"""What a pool says, and leaves behind, when its block is left before every job has ended."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+import pytest
+
+from osqueue import JobFailed, LocalPool
+from tests.e2e import handlers
+
+
+@pytest.fixture
+def warnings(caplog: pytest.LogCaptureFixture) -> pytest.LogCaptureFixture:
+    caplog.set_level(logging.WARNING, "osqueue")
+    return caplog
+
+
+def messages(warnings: pytest.LogCaptureFixture) -> list[str]:
+    return [message for message in map(logging.LogRecord.getMessage, warnings.records) if "in memory" not in message]
+
+
+def test_a_named_path_is_one_warning_with_counts_and_how_to_go_on(
+    tmp_path: Path, warnings: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "queue"
+    pool = LocalPool(handlers.double, workers=1, path=path)
+    pool.push_many([1, 2], delay=3600)
+    with pytest.raises(ZeroDivisionError), pool:
+        raise ZeroDivisionError
+
+    [warning] = messages(warnings)
+    assert "2 unfinished jobs wait (2 delayed)" in warning
+    assert f"open the same path={path} again to go on" in warning
+
+
+def test_nothing_is_said_when_nothing_is_left_or_when_a_stop_was_asked_for(
+    tmp_path: Path, warnings: pytest.LogCaptureFixture
+) -> None:
+    pool = LocalPool(handlers.double, workers=1, path=tmp_path / "done")
+    pool.submit(1).result(60)
+    with pytest.raises(ZeroDivisionError), pool:
+        raise ZeroDivisionError
+    pool = LocalPool(handlers.double, workers=1, path=tmp_path / "stopped")
+    pool.push(1, delay=3600)
+    pool.stop()
+
+    assert messages(warnings) == []
+
+
+def test_a_private_queue_with_unfinished_jobs_is_kept_and_its_path_goes_on(
+    warnings: pytest.LogCaptureFixture,
+) -> None:
+    pool = LocalPool(handlers.double, workers=1)
+    path = pool._directory.path
+    pool.push(1, delay=3)
+    with pytest.raises(ZeroDivisionError), pool:
+        raise ZeroDivisionError
+
+    [warning] = messages(warnings)
+    assert "1 unfinished job waits (1 delayed); the private directory is kept" in warning
+    assert f"open path={path} again to go on" in warning
+    with LocalPool(handlers.double, workers=1, path=path) as pool:
+        assert pool.join(60).succeeded == 1
+
+
+def test_the_error_of_a_dead_job_leaves_the_warning_of_dead_jobs_and_no_talk_of_unfinished_ones(
+    warnings: pytest.LogCaptureFixture,
+) -> None:
+    pool = LocalPool(handlers.fail, workers=1, max_attempts=1)
+    path = pool._directory.path
+    with pytest.raises(JobFailed, match="no 1"), pool:
+        pool.submit(1).result(60)
+
+    [warning] = messages(warnings)
+    assert warning.startswith("1 job died; first error: ValueError: no 1")
+    assert f"the private directory is kept: {path}" in warning
+    assert path.exists()
+
+
+def test_a_private_queue_whose_dead_jobs_were_discarded_is_removed(warnings: pytest.LogCaptureFixture) -> None:
+    pool = LocalPool(handlers.fail, workers=1, max_attempts=1)
+    path = pool._directory.path
+    future = pool.submit(1)
+    assert future.exception(60)
+    pool.discard([future.job_id or 0])
+    with pytest.raises(JobFailed), pool:
+        future.result()
+
+    assert messages(warnings) == []
+    assert not path.exists()
