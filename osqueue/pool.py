@@ -403,12 +403,13 @@ class LocalPool(Generic[P, R]):
         try:
             engine.flush()
             stats = engine.client.wait_idle(self._handlers.tasks)
+            died = stats.dead - self._dead_before
+            first_dead = next(engine.client.dead(), None) if died > 0 else None
         except BaseException:
             self._stop(engine, self._settings.grace_s)
             raise
         warn_of_other_tasks(stats, self._handlers.tasks)
-        died = stats.dead - self._dead_before
-        warn_of_dead(next(engine.client.dead(), None) if died > 0 else None, self._directory, died)
+        warn_of_dead(first_dead, self._directory, died)
         self._end(engine, self._settings.grace_s)
         if died <= 0:
             self._directory.remove_private()
@@ -425,8 +426,13 @@ class LocalPool(Generic[P, R]):
             self._directory.remove_private()
 
     def _end(self, engine: Engine, grace_s: float) -> None:
-        self._forget.detach()
-        engine.stop(grace_s)
+        try:
+            engine.stop(grace_s)
+        finally:
+            # A Ctrl-C that came before the engine could take it leaves everything running: then the end of the
+            # interpreter ends it, and running jobs go back uncharged.
+            if engine.reactor.stopped:
+                self._forget.detach()
 
     def _cancel_unstarted(self, future: JobFuture[R]) -> bool:
         engine = self._engine
