@@ -38,6 +38,7 @@ from osqueue import host
 from osqueue.reactor import close_after_fork
 from osqueue.transport.frames import FrameProtocol
 from osqueue.worker.failure import handler_frames
+from osqueue.worker.lifeline import CANNOT_SPEAK
 from osqueue.worker.main import PassedFd, WorkerSpec, work
 from osqueue.worker.messages import FromWorker, ToWorker
 
@@ -51,6 +52,7 @@ _PRELOADED = "osqueue.worker.main"
 _BUFFER_BYTES = 1 << 20
 _DRAIN_BYTES = 1 << 18
 _EXIT_CODE_WAIT_S = 2.0
+_DYING_S = 0.1
 
 
 class Ended(Struct, frozen=True):
@@ -166,6 +168,7 @@ class WorkerProcess:
         self._late: asyncio.TimerHandle | None = None
         self._connecting: asyncio.Task[Any] | None = None
         self._killed = False
+        self._unheard = False
         self._over = False
 
     @property
@@ -271,7 +274,14 @@ class WorkerProcess:
     def _channel_lost(self, reason: Exception | None) -> None:
         if reason is not None and not self._over:
             _log.error("worker spoke out of turn pid=%s reason=%s", self.pid, reason)
-        self.kill()  # a worker that can no longer be heard is of no use; its death tells the rest
+        # One that is just dying closes its socket a moment before its death is seen; that death tells the rest.
+        self._loop.call_later(_DYING_S, self._silence)
+
+    def _silence(self) -> None:
+        """A worker that lives and can no longer be heard is of no use."""
+        if not self._over:
+            self._unheard = True
+            self.kill()
 
     def _died(self) -> None:
         self._unwatch()
@@ -304,7 +314,8 @@ class WorkerProcess:
         if self._late is not None:
             self._late.cancel()
         self._unwatch()
-        ended = Ended(exit_code=self._process.exitcode, report=self._fault_report())
+        exit_code = CANNOT_SPEAK if self._unheard else self._process.exitcode
+        ended = Ended(exit_code=exit_code, report=self._fault_report())
         self.close()
         with contextlib.suppress(ValueError):
             self._process.close()  # ValueError: somebody else has reaped it, so multiprocessing thinks that it lives
