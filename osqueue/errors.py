@@ -15,6 +15,7 @@ All of them pickle, with their attributes.
 from __future__ import annotations
 
 import concurrent.futures
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -31,6 +32,11 @@ def _rebuild(kind: type[OsqueueError], args: tuple[Any, ...], state: dict[str, A
     error.args = args
     error.__dict__.update(state)
     return error
+
+
+def code_of(kind: type[Exception]) -> str:
+    """What stands for an error's class where it crosses as text: its name in snake case."""
+    return re.sub(r"(?<=.)(?=[A-Z])", "_", kind.__name__).lower()
 
 
 class Rejected(OsqueueError):

@@ -19,7 +19,7 @@ import msgspec
 
 from osqueue.broker.takeover import take_over
 from osqueue.broker_server import BrokerServer
-from osqueue.errors import OsqueueError
+from osqueue.errors import OsqueueError, code_of
 from osqueue.storage import DirectoryStorage, open_directory
 from osqueue.transport.control import Failed, Ping, Pong, Start, Started, Stop, ToBrokerProcess
 from osqueue.transport.frames import FrameProtocol, read_frame, write_frame
@@ -118,18 +118,12 @@ class _Service:
 def failure(error: Exception) -> Failed:
     """An error in the words of the control channel."""
     return Failed(
-        code=code_of(error),
+        code=code_of(type(error)),
         message=str(error),
         pid=getattr(error, "pid", None),
         host=getattr(error, "host", None),
         key=getattr(error, "key", None) or None,
     )
-
-
-def code_of(error: Exception) -> str:
-    """The snake-case name of an error's class."""
-    name = type(error).__name__
-    return "".join("_" + c.lower() if c.isupper() and at else c.lower() for at, c in enumerate(name))
 
 
 if __name__ == "__main__":

@@ -8,7 +8,8 @@ from types import TracebackType
 from typing import Any, Self
 
 from osqueue import clock
-from osqueue.client.job import Job, iso
+from osqueue.client.job import Job
+from osqueue.core.codec import iso
 from osqueue.core.messages import JobError, Outcome
 from osqueue.errors import LeaseLost, OsqueueError
 

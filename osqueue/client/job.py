@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
 from typing import Generic, TypeVar
 
 from msgspec import Struct
 
+from osqueue.core.codec import iso
 from osqueue.core.messages import Handout
 
 T = TypeVar("T")
@@ -43,8 +43,3 @@ def claimed(handout: Handout, lease: int, now_ms: int) -> Job[bytes]:
         _lease=lease,
         _claimed_ms=now_ms,
     )
-
-
-def iso(ms: int) -> str:
-    """Milliseconds since 1970 as ISO 8601 UTC."""
-    return datetime.fromtimestamp(ms / 1000, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

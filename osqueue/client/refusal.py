@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import re
-
 from osqueue import errors
 from osqueue.core.messages import Refused
-from osqueue.errors import OsqueueError
+from osqueue.errors import OsqueueError, code_of
 
 
 def to_error(refused: Refused) -> Exception:
@@ -19,18 +17,14 @@ def named_error(code: str, message: str) -> Exception:
     return _BY_CODE.get(code, OsqueueError)(message)
 
 
-def _snake_case(name: str) -> str:
-    return re.sub(r"(?<=.)(?=[A-Z])", "_", name).lower()
-
-
 _BY_CODE: dict[str, type[Exception]] = {
     "value_error": ValueError,
     "type_error": TypeError,
     "os_error": OSError,
-    **{_snake_case(kind.__name__): kind for kind in OSError.__subclasses__() if kind.__module__ == "builtins"},
+    **{code_of(kind): kind for kind in OSError.__subclasses__() if kind.__module__ == "builtins"},
     **{
-        _snake_case(name): kind
-        for name, kind in vars(errors).items()
+        code_of(kind): kind
+        for kind in vars(errors).values()
         if isinstance(kind, type) and issubclass(kind, OsqueueError)
     },
 }

@@ -7,22 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import overload
 
 from osqueue.core.messages import IdRun
-
-
-def to_runs(ids: Iterable[int]) -> list[IdRun]:
-    """Ids as runs, in the order given."""
-    runs: list[IdRun] = []
-    first = last = None
-    for one in ids:
-        if last is not None and first is not None and one == last + 1:
-            last = one
-            continue
-        if first is not None and last is not None:
-            runs.append((first, last))
-        first = last = one
-    if first is not None and last is not None:
-        runs.append((first, last))
-    return runs
+from osqueue.core.runs import to_runs
 
 
 def from_runs(runs: Iterable[IdRun]) -> Iterator[int]:
@@ -84,3 +69,6 @@ class Ids(Sequence[int]):
     def __repr__(self) -> str:
         shown = ", ".join(f"{first}-{last}" if last > first else str(first) for first, last in self._runs[:5])
         return f"<{len(self)} job ids: {shown}{', …' if len(self._runs) > 5 else ''}>"
+
+
+__all__ = ["Ids", "from_runs", "to_runs"]

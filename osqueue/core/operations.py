@@ -21,7 +21,6 @@ from osqueue.core.messages import (
     Cancelled,
     Changed,
     Discard,
-    IdRun,
     Operation,
     Outcome,
     Push,
@@ -32,6 +31,7 @@ from osqueue.core.messages import (
     Requeue,
 )
 from osqueue.core.model import INLINE, Job
+from osqueue.core.runs import to_runs
 from osqueue.core.segment import NeedsObjectsError
 from osqueue.core.state import QueueState
 from osqueue.errors import Corrupt
@@ -39,17 +39,6 @@ from osqueue.errors import Corrupt
 MAX_TASK_BYTES = 64
 MAX_PRIORITY = 1000
 MAX_DELAY_S = 100 * 366 * 86_400
-
-
-def id_runs(ids: Iterable[int]) -> list[IdRun]:
-    """Sorted runs of ids."""
-    runs: list[IdRun] = []
-    for job_id in sorted(ids):
-        if runs and runs[-1][1] == job_id - 1:
-            runs[-1] = (runs[-1][0], job_id)
-        else:
-            runs.append((job_id, job_id))
-    return runs
 
 
 class Operations:
@@ -214,7 +203,7 @@ class Operations:
                 continue
             changed.add(job_id)
         state.outbox.extend((session, Cancelled(ids)) for session, ids in notices.items())
-        return Changed(id_runs(changed), self._unknown(cancel.ids))
+        return Changed(to_runs(sorted(changed)), self._unknown(cancel.ids))
 
     def _end(self, place: Place, outcome: Outcome | None, now_ms: int) -> None:
         """A leased job that is cancelled."""
@@ -230,7 +219,7 @@ class Operations:
             state.backlog.forget_inline(job)
             state.backlog.defer(structs.replace(job, granted=job.attempts, due_ms=now_ms), now_ms)
             state.counts.move(job.task, "dead", "ready")
-        return Changed(id_runs(changed), self._unknown(requeue.ids))
+        return Changed(to_runs(sorted(changed)), self._unknown(requeue.ids))
 
     def _discard(self, discard: Discard, now_ms: int) -> AnswerBody:
         state = self._state
@@ -240,7 +229,7 @@ class Operations:
             state.backlog.forget_inline(job)
             state.counts.move(job.task, "dead", "discarded")
             state.finish(job, "dead", now_ms=now_ms)
-        return Changed(id_runs(changed), self._unknown(discard.ids))
+        return Changed(to_runs(sorted(changed)), self._unknown(discard.ids))
 
     # ------------------------------------------------------------------------------------------------------ look-ups
 

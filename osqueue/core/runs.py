@@ -15,6 +15,7 @@ from bisect import bisect_right
 from collections.abc import Iterable, Iterator
 from itertools import groupby
 
+from osqueue.core.messages import IdRun
 from osqueue.core.model import RunLine
 
 Run = tuple[int, int, int, bool]
@@ -178,3 +179,19 @@ def _bit_runs(bits: int) -> Iterator[tuple[int, int]]:
         yield (at + zeros, at + zeros + ones - 1)
         bits >>= ones
         at += zeros + ones
+
+
+def to_runs(ids: Iterable[int]) -> list[IdRun]:
+    """Ids as runs, in the order given."""
+    runs: list[IdRun] = []
+    first = last = None
+    for one in ids:
+        if last is not None and first is not None and one == last + 1:
+            last = one
+            continue
+        if first is not None and last is not None:
+            runs.append((first, last))
+        first = last = one
+    if first is not None and last is not None:
+        runs.append((first, last))
+    return runs
