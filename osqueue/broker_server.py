@@ -13,7 +13,6 @@ from __future__ import annotations
 import asyncio
 import itertools
 import logging
-import os
 import socket
 from collections.abc import Callable
 from pathlib import Path
@@ -21,9 +20,9 @@ from typing import assert_never
 
 import msgspec
 
-from osqueue import host
 from osqueue.broker.archive import Archive
 from osqueue.broker.gate import Forget, Lookup, Send
+from osqueue.broker.holders import Holders
 from osqueue.broker.loop import (
     CloseConnection,
     CommitLoop,
@@ -34,11 +33,11 @@ from osqueue.broker.loop import (
     Swap,
     archive_answer,
 )
-from osqueue.broker.takeover import Ended, Taken, has_ended, look_at, nonce
+from osqueue.broker.sweep import Sweep
+from osqueue.broker.takeover import Taken, nonce
 from osqueue.broker.writer import WorkThread
 from osqueue.core.commit import Commit
-from osqueue.core.messages import GetJob, Hello, History, Holder, Refused, Reply, ToBroker
-from osqueue.core.objects import is_sweepable, parse
+from osqueue.core.messages import GetJob, Hello, History, Refused, Reply, ToBroker
 from osqueue.errors import AccessDenied, Corrupt
 from osqueue.reactor import close_after_fork
 from osqueue.storage import NotFound, ReadFailed, Storage, has_room
@@ -49,7 +48,6 @@ _log = logging.getLogger("osqueue")
 _decoder = msgspec.msgpack.Decoder(ToBroker)
 
 ROOM_CHECK_MS = 100
-SWEEP_AT_ONCE = 100
 MAX_WAITING = 128
 """Messages of one connection that wait to be applied; more are not read."""
 
@@ -87,7 +85,16 @@ class BrokerServer:
         self._reader = WorkThread(loop, "osqueue-read")
         self._numbers = itertools.count(1)
         self._protocols: dict[int, FrameProtocol[ToBroker]] = {}
-        self._holders: dict[Holder, int] = {}
+        self._sweep = Sweep(storage, self._commits, self._reader)
+        self._holders = Holders(
+            loop,
+            self._commits,
+            self._reader,
+            clock=taken.clock,
+            directory=directory,
+            on_ended=self._schedule_turn,
+            failed=self._fail,
+        )
         self._paused: set[int] = set()
         self._turn_scheduled = False
         self._alarm: asyncio.TimerHandle | None = None
@@ -104,13 +111,8 @@ class BrokerServer:
         """Look for holders that died, sweep what is not real, and begin to take turns."""
         for lease in self._commits.machine.state.leases.all():
             if lease.holder is not None:
-                self._watch(lease.holder)
-        frame = self._commits.landed_frame
-        self._reader.submit(
-            self._find_sweepable, done=lambda keys: self._sweep(keys, frame.epoch), failed=self._not_swept
-        )
-        if frame.trash:
-            self._delete(list(frame.trash))
+                self._holders.watch(lease.holder)
+        self._sweep.start(self._commits.landed_frame)
         self._schedule_turn()
 
     async def listen(self, directory: str) -> None:
@@ -140,7 +142,7 @@ class BrokerServer:
         return protocol
 
     def _received(self, number: int, message: ToBroker) -> None:
-        if isinstance(message, Hello) and message.holder is not None and not self._watch(message.holder):
+        if isinstance(message, Hello) and message.holder is not None and not self._holders.watch(message.holder):
             message.holder = None  # as good as remote: silence ends its lease
         self._commits.received(number, message)
         self._schedule_turn()
@@ -168,49 +170,6 @@ class BrokerServer:
 
     def _keeps_up(self, number: int) -> bool:
         return self._commits.waiting(number) <= MAX_WAITING and self._protocols[number].writable
-
-    def _watch(self, holder: Holder) -> bool:
-        """A local holder's leases end with its process, however its connections fare; False if nobody can tell."""
-        if holder in self._holders:
-            return True
-        descriptor = host.open_pidfd(holder.pid)
-        ended = has_ended(holder, self._directory)
-        if ended is False and descriptor is not None:
-            self._holders[holder] = descriptor
-            self._loop.add_reader(descriptor, self._holder_ended, holder)
-            return True
-        if descriptor is not None:
-            os.close(descriptor)
-        if ended:
-            self._look_at(holder)
-        elif ended is None:
-            for lease in self._leases_of(holder):
-                self._commits.machine.treat_as_remote(lease, self._clock.now_ms())
-        return ended is not None
-
-    def _holder_ended(self, holder: Holder) -> None:
-        descriptor = self._holders.pop(holder)
-        self._loop.remove_reader(descriptor)
-        os.close(descriptor)
-        self._look_at(holder)
-
-    def _leases_of(self, holder: Holder) -> list[int]:
-        return [x.number for x in self._commits.machine.state.leases.all() if x.holder == holder]
-
-    def _look_at(self, holder: Holder) -> None:
-        leases = self._leases_of(holder)
-        self._reader.submit(
-            lambda: [look_at(lease, holder, self._directory) for lease in leases],
-            done=self._end_leases,
-            failed=self._fail,
-        )
-
-    def _end_leases(self, ended: list[Ended]) -> None:
-        for end in ended:
-            _log.info("holder ended lease=%d known=%s charged=%d", end.lease, end.known, len(end.charged))
-            self._commits.lease_ended(end.lease, end.charged, marks=not end.known, blame_path=end.blame_path)
-        if ended:
-            self._schedule_turn()
 
     # ---------------------------------------------------------------------------------------------------------- turns
 
@@ -271,7 +230,7 @@ class BrokerServer:
                 for key in effect.keys:
                     self._load(key)
             case Delete():
-                self._delete(effect.keys)
+                self._sweep.delete(effect.keys)
             case CloseConnection():
                 self._close_connection(effect.connection)
             case _:
@@ -351,37 +310,6 @@ class BrokerServer:
 
         self._reader.submit(work, done=self._perform, failed=failed)
 
-    # ---------------------------------------------------------------------------------------------- deleting, sweeping
-
-    def _delete(self, keys: list[str]) -> None:
-        self._reader.submit(
-            lambda: self._delete_all(keys), done=lambda _: self._commits.deleted(keys), failed=self._not_swept
-        )
-
-    def _find_sweepable(self) -> list[str]:
-        """What replaced brokers have left behind; decided by name and the number line alone."""
-        frame = self._commits.landed_frame
-        keys = itertools.chain(self._storage.list("segments/"), self._storage.list("archive/"))
-        return [key for key in keys if (name := parse(key)) is not None and is_sweepable(name, frame)]
-
-    def _sweep(self, keys: list[str], epoch: int) -> None:
-        """Delete a part, then the next; only a sweep that has run to its end counts."""
-        if not keys:
-            self._commits.machine.swept(epoch)
-            return
-        part, rest = keys[:SWEEP_AT_ONCE], keys[SWEEP_AT_ONCE:]
-        self._reader.submit(
-            lambda: self._delete_all(part), done=lambda _: self._sweep(rest, epoch), failed=self._not_swept
-        )
-
-    def _delete_all(self, keys: list[str]) -> None:
-        for key in keys:
-            self._storage.delete(key)
-
-    def _not_swept(self, error: Exception) -> None:
-        # Nothing is lost: what is left over is not real, or is named in the trash, and a later broker sweeps again.
-        _log.warning("objects could not be swept, the next broker will try again reason=%s", error)
-
     # ------------------------------------------------------------------------------------------------------------ end
 
     def stop(self) -> None:
@@ -414,10 +342,7 @@ class BrokerServer:
         if self._listener is not None:
             self._listener.close()
             self._remove_socket()
-        for descriptor in self._holders.values():
-            self._loop.remove_reader(descriptor)
-            os.close(descriptor)
-        self._holders.clear()
+        self._holders.close()
         for thread in (self._swapper, self._maker, self._reader):
             thread.stop()
         if not self.stopped.done():
