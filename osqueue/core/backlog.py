@@ -274,7 +274,10 @@ class Backlog:
             return True
         if place.object == INLINE:
             return place.slot in lane.tail or place.slot in lane.due_ids or place.slot in self._delayed
-        span = self.segments[place.object].span_of(place.slot)
+        segment = self.segments.get(place.object)
+        if segment is None:
+            return False  # its last live job has just left, in the same operation
+        span = segment.span_of(place.slot)
         return place.slot >= span.first + span.taken and not self.holes.find(place.object, place.slot)
 
     def is_delayed(self, job_id: int) -> bool:

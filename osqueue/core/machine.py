@@ -307,14 +307,12 @@ class QueueMachine:
         return self.state.backlog.tail_bytes + self.state.finished.size
 
     def plan(self, *, now_ms: int, nonce: str) -> Commit:
-        """Everything applied so far, as one commit."""
-        self._wake(now_ms)
+        """Everything applied and settled so far, as one commit."""
         return self._planner.plan(now_ms=now_ms, nonce=nonce)
 
     def close(self, *, now_ms: int, nonce: str) -> Commit:
         """The last commit of a broker: the archive is sealed, the queue has no owner."""
         self.state.frame.owner = None
-        self._wake(now_ms)
         return self._planner.plan(now_ms=now_ms, nonce=nonce, closing=True)
 
     def landed(self, commit: Commit, now_ms: int, keep: Iterable[str] = ()) -> None:

@@ -240,9 +240,11 @@ def test_while_records_come_fast_a_commit_waits_a_little_but_not_longer() -> Non
         bed.wait(LINGER_MS // 2)
         bed.settle()
 
+    answers = len(bed.to(1, Answer))
     bed.push(1, b"1")
 
     assert bed.waiting(Swap) == []
+    assert len(bed.to(1, Answer)) == answers, "what waits for its commit has not left"
     assert bed.loop.next_alarm_ms() is not None
     bed.wait(LINGER_MS)
     assert len(bed.waiting(Swap)) == 1

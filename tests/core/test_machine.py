@@ -783,3 +783,15 @@ def test_an_operation_names_a_limited_number_of_ids(queue: Queue) -> None:
 
     assert refused.code == "rejected"
     assert session.stats().ready == 1
+
+
+def test_cancelling_the_last_live_jobs_of_a_segment_together_with_finished_ones(queue: Queue) -> None:
+    session = queue.session()
+    session.push(*[b'"%0100d"' % n for n in range(250)])
+    for job in session.claim(248, standing=True):
+        session.complete(job)
+
+    answer = session.cancel(249, 250, 3, 1)
+
+    assert answer.ids == [(249, 250)]
+    assert [key for key in queue.store if key.startswith("segments/")] == []

@@ -245,7 +245,7 @@ class AnySequence(RuleBasedStateMachine):
 
 
 AnySequence.TestCase.settings = settings(
-    max_examples=int(os.environ.get("OSQUEUE_EXAMPLES", "30")),
+    max_examples=int(os.environ.get("OSQUEUE_EXAMPLES", "100")),
     stateful_step_count=30,
     deadline=None,
     suppress_health_check=list(HealthCheck),
