@@ -42,8 +42,8 @@ if TYPE_CHECKING:
         UnknownTask,
         WorkerCrashed,
     )
-    from osqueue.futures import JobFuture
     from osqueue.pool import LocalPool
+    from osqueue.pool.future import JobFuture
     from osqueue.queue import Queue
     from osqueue.storage import StorageLost
 
@@ -77,8 +77,8 @@ _MODULES = {
         "UnknownTask",
         "WorkerCrashed",
     ],
-    "osqueue.futures": ["JobFuture"],
     "osqueue.pool": ["LocalPool"],
+    "osqueue.pool.future": ["JobFuture"],
     "osqueue.queue": ["Queue"],
     "osqueue.storage.base": ["StorageLost"],
 }

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from osqueue import AccessDenied, Broker, Client, Corrupt, LocalPool, QueueLocked, pool_engine
+from osqueue import AccessDenied, Broker, Client, Corrupt, LocalPool, QueueLocked
 from osqueue.client import connection
 from tests.cli.command_line import osqueue, succeed
 from tests.contracts.places import mounted, needs_root
@@ -154,7 +154,7 @@ def test_a_pool_that_cannot_open_its_queue_waits_for_no_answer_of_the_broker_tha
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(connection, "_GOODBYE_S", 60)
-    monkeypatch.setattr(pool_engine, "_ABANDON_S", 60)
+    monkeypatch.setattr("osqueue.pool.engine._ABANDON_S", 60)
     file = tmp_path / "file"
     file.write_text("mine")
     started = time.monotonic()
@@ -170,7 +170,7 @@ def test_a_second_pool_of_the_same_program_is_refused_without_waiting_by_whateve
 ) -> None:
     (tmp_path / "link").symlink_to(place.path)
     with LocalPool(handlers.double, path=place.path, workers=1):
-        monkeypatch.setattr(LocalPool, "_start", lambda *_: pytest.fail("it tried to open the queue"))
+        monkeypatch.setattr("osqueue.pool.local_pool._started", lambda *_: pytest.fail("it tried to open the queue"))
         with pytest.raises(QueueLocked, match="this program already has the queue open, in another pool"):
             open_pool(tmp_path / "link")
         monkeypatch.undo()

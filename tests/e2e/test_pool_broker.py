@@ -115,8 +115,8 @@ def test_a_wait_for_all_jobs_outlives_the_broker(tmp_path):
 
 
 def test_a_stopped_broker_is_replaced(tmp_path, monkeypatch):
-    monkeypatch.setattr("osqueue.broker_child.PING_S", 0.05)
-    monkeypatch.setattr("osqueue.broker_child.SILENT_PINGS", 20)
+    monkeypatch.setattr("osqueue.pool.broker_child.PING_S", 0.05)
+    monkeypatch.setattr("osqueue.pool.broker_child.SILENT_PINGS", 20)
     with LocalPool(handlers.double, workers=1, path=tmp_path / "queue") as pool:
         pid = broker_pid(pool)
         assert pid is not None

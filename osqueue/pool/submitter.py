@@ -26,8 +26,8 @@ from osqueue.client.runs import from_runs
 from osqueue.core.messages import AnswerBody, JobRecord, Pushed, Refused
 from osqueue.core.settings import MIB
 from osqueue.errors import OsqueueError
-from osqueue.futures import JobFuture
-from osqueue.pool_results import ResultsThread
+from osqueue.pool.future import JobFuture
+from osqueue.pool.results_thread import ResultsThread
 from osqueue.reactor import LoopThread
 from osqueue.settings import PushOptions
 from osqueue.values import Values

@@ -1,12 +1,10 @@
-"""The pool: a broker, a supervisor with its workers, and a client, in one `with` block."""
+"""The pool as its user sees it: jobs go in, results come out, and leaving waits for them."""
 
 from __future__ import annotations
 
 import copy
-import multiprocessing
 import os
 import threading
-import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from multiprocessing.context import BaseContext
 from types import TracebackType
@@ -15,14 +13,17 @@ from typing import Any, Generic, Never, Self, TypeVar
 from osqueue import clock
 from osqueue.core.messages import JobRecord, Stats
 from osqueue.core.settings import KIB, MIB
-from osqueue.errors import PayloadTooLarge, UnknownTask
-from osqueue.futures import JobFuture
 from osqueue.jobs import DEFAULT_TASK, Handlers, HandlerSpec, class_name
-from osqueue.pool_directory import PoolDirectory
-from osqueue.pool_engine import Engine, PoolPlan
-from osqueue.pool_leaving import unfinished, warn_of_dead, warn_of_other_tasks, warn_of_unfinished
-from osqueue.pool_map import BUFFER_JOBS, AsTheyEnd, InOrder, MapResults
-from osqueue.pool_submit import Submission
+from osqueue.pool.directory import PoolDirectory
+from osqueue.pool.ending import Ending
+from osqueue.pool.engine import Engine
+from osqueue.pool.future import JobFuture
+from osqueue.pool.main_guard import refuse_without_main_guard
+from osqueue.pool.map_results import BUFFER_JOBS, AsTheyEnd, InOrder, MapResults
+from osqueue.pool.payload import payload_encoder
+from osqueue.pool.plan import PoolPlan
+from osqueue.pool.submitter import Submission
+from osqueue.pool.warning import warn_of_other_tasks
 from osqueue.settings import (
     PushOptions,
     duration,
@@ -32,7 +33,7 @@ from osqueue.settings import (
     queue_settings,
     whole,
 )
-from osqueue.worker_process import NO_MAIN_GUARD, start_context
+from osqueue.worker_process import start_context
 
 P = TypeVar("P")
 R = TypeVar("R")
@@ -86,7 +87,7 @@ class LocalPool(Generic[P, R]):
         max_payload: int = 4 * MIB - 64 * KIB,
         mp_context: str | BaseContext | None = None,
     ) -> None:
-        _refuse_without_main_guard()
+        refuse_without_main_guard()
         self._handlers = Handlers(handler, payload_type=payload_type, result_type=result_type)
         self._settings = pool_settings(workers=workers, timeout=timeout, grace=grace)
         self._queue = queue_settings(
@@ -113,20 +114,15 @@ class LocalPool(Generic[P, R]):
         )
         self._lock = threading.Lock()
         self._closed = False
-        self._engine = self._start(plan)
-        self._forget = weakref.finalize(self, _abandon, self._engine, self._directory, os.getpid())
-
-    def _start(self, plan: PoolPlan) -> Engine:
-        engine = Engine(plan)
-        try:
-            engine.start()
-            self._dead_before = engine.client.stats().dead
-        except BaseException:
-            engine.abandon()
-            plan.directory.remove_private()
-            raise
-        plan.directory.hold()
-        return engine
+        self._engine, dead_before = _started(plan)
+        self._ending = Ending(
+            self._engine,
+            self._directory,
+            tasks=self._handlers.tasks,
+            grace_s=self._settings.grace_s,
+            dead_before=dead_before,
+        )
+        self._ending.await_abandonment(self)
 
     # ---------------------------------------------------------------------------------------------------------- pushing
 
@@ -327,22 +323,20 @@ class LocalPool(Generic[P, R]):
             wait: False to return at once; the program then ends when the jobs have.
             cancel_futures: cancel the jobs of `submit` and `map` that have not begun.
         """
-        engine = self._close()
-        if engine is None:
+        if not self._close():
             return
         if cancel_futures:
-            engine.cancel_all()
+            self._engine.cancel_all()
         if wait:
-            self._finish(engine)
+            self._finish()
             return
-        threading.Thread(target=self._finish, args=(engine,), name="osqueue-shutdown", daemon=False).start()
+        threading.Thread(target=self._finish, name="osqueue-shutdown", daemon=False).start()
 
     def stop(self, grace: float | None = None) -> None:
         """Finish or return what runs, within ``grace`` seconds; the rest stays queued for the next opener."""
         grace_s = self._settings.grace_s if grace is None else duration("grace", grace, least=0)
-        engine = self._close()
-        if engine is not None:
-            self._stop(engine, grace_s, warn=self._directory.private)
+        if self._close():
+            self._ending.stop(grace_s, warn=self._directory.private)
 
     def __enter__(self) -> Self:
         return self
@@ -352,29 +346,13 @@ class LocalPool(Generic[P, R]):
     ) -> None:
         if kind is None:
             self.shutdown()
-            return
-        engine = self._close()
-        if engine is not None:
-            self._stop(engine, self._settings.grace_s)
+        elif self._close():
+            self._ending.stop(self._settings.grace_s)
 
     # ---------------------------------------------------------------------------------------------------------- private
 
     def _encoder(self, task: str) -> Callable[[P], bytes]:
-        if task not in self._handlers.names:
-            raise UnknownTask(f"the pool has no handler for this task task={task!r}")
-        encode = self._handlers.payloads(task).encode_checked
-        limit = self._queue.max_payload_bytes
-
-        def checked(payload: P) -> bytes:
-            data = encode(payload)
-            if len(data) > limit:
-                raise PayloadTooLarge(
-                    "payload is above max_payload: store it elsewhere and push a reference "
-                    f"bytes={len(data)} limit={limit}"
-                )
-            return data
-
-        return checked
+        return payload_encoder(self._handlers, task, limit_bytes=self._queue.max_payload_bytes)
 
     def _submit(self, options: PushOptions, data: bytes) -> JobFuture[R]:
         engine = self._open_engine()
@@ -389,50 +367,18 @@ class LocalPool(Generic[P, R]):
             raise copy.copy(self._engine.error)
         return self._engine
 
-    def _close(self) -> Engine | None:
-        """Take no more jobs; None when that was so already."""
+    def _close(self) -> bool:
+        """Take no more jobs; False when that was so already."""
         with self._lock:
             if self._closed:
-                return None
+                return False
             self._closed = True
         self._directory.release()
-        return self._engine
+        return True
 
-    def _finish(self, engine: Engine) -> None:
-        """Wait for every job, and end."""
-        try:
-            engine.flush()
-            stats = engine.client.wait_idle(self._handlers.tasks)
-            died = stats.dead - self._dead_before
-            first_dead = next(engine.client.dead(), None) if died > 0 else None
-        except BaseException:
-            self._stop(engine, self._settings.grace_s)
-            raise
-        warn_of_other_tasks(stats, self._handlers.tasks)
-        warn_of_dead(first_dead, self._directory, died)
-        self._end(engine, self._settings.grace_s)
-        if died <= 0:
-            self._directory.remove_private()
-
-    def _stop(self, engine: Engine, grace_s: float, *, warn: bool = True) -> None:
-        """End before every job has; whoever asked for just that of a named path needs no warning."""
-        self._end(engine, grace_s)
-        stats = engine.last_stats
-        died = 0 if stats is None else stats.dead - self._dead_before
-        if warn:
-            warn_of_unfinished(self._directory, stats)
-        warn_of_dead(engine.first_dead, self._directory, died)
-        if stats is not None and unfinished(stats) == 0 and died <= 0:
-            self._directory.remove_private()
-
-    def _end(self, engine: Engine, grace_s: float) -> None:
-        try:
-            engine.stop(grace_s)
-        finally:
-            # A Ctrl-C that came before the engine could take it leaves everything running: then the end of the
-            # interpreter ends it, and running jobs go back uncharged.
-            if engine.reactor.stopped:
-                self._forget.detach()
+    def _finish(self) -> None:
+        # A method of the pool's: the thread that runs it keeps the pool from being dropped, and so abandoned.
+        self._ending.finish()
 
     def _cancel_unstarted(self, future: JobFuture[R]) -> bool:
         engine = self._engine
@@ -441,30 +387,21 @@ class LocalPool(Generic[P, R]):
         return bool(engine.cancel_unstarted([future]))
 
 
+def _started(plan: PoolPlan) -> tuple[Engine, int]:
+    """An engine that runs, and how many jobs were dead before that."""
+    engine = Engine(plan)
+    try:
+        engine.start()
+        dead_before = engine.client.stats().dead
+    except BaseException:
+        engine.abandon()
+        plan.directory.remove_private()
+        raise
+    plan.directory.hold()
+    return engine, dead_before
+
+
 def _refuse_excess(form: str, excess: tuple[object, ...]) -> None:
     """Somebody calls it as an executor's, with the function first."""
     if excess:
         raise TypeError(f"write {form}: the handler is the pool's, given where the pool is made")
-
-
-def _refuse_without_main_guard() -> None:
-    """End a process that is only importing the main module, to become somebody's child, before anything starts."""
-    process = multiprocessing.current_process()
-    if not getattr(process, "_inheriting", False):
-        return
-    if process.name.startswith("osqueue-worker"):
-        # The pool that started this worker sees the status, and says what is wrong; once, not in every worker.
-        os._exit(NO_MAIN_GUARD)
-    raise RuntimeError(
-        "a pool was made while the main module was being imported by a child process: "
-        "put the code that makes it below  if __name__ == '__main__':"
-    )
-
-
-def _abandon(engine: Engine, directory: PoolDirectory, pid: int) -> None:
-    """Nobody closed the pool: end it, unless this is a process that the user forked."""
-    if os.getpid() != pid:
-        return
-    directory.release()
-    engine.abandon()
-    directory.remove_private()

@@ -1,4 +1,4 @@
-"""One broker process, from its start to its end; `osqueue.broker_process` decides what follows.
+"""One broker process, from its start to its end; `osqueue.pool.broker_process` decides what follows.
 
 Rules:
 * Everything runs in the loop's thread; nothing waits there.

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Generic, Protocol, TypeVar
 
 from osqueue import clock
-from osqueue.futures import JobFuture
+from osqueue.pool.future import JobFuture
 
 R = TypeVar("R")
 

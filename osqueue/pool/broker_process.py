@@ -1,4 +1,4 @@
-"""A pool's broker: one process after another, as they die; `osqueue.broker_child` is each of them.
+"""A pool's broker: one process after another, as they die; `osqueue.pool.broker_child` is each of them.
 
     open ─▶ Start ─▶ Started ─▶ sockets to the connectors ─▶ pings ─┬─ stop ───────────▶ ended
               ▲                                                     ├─ Failed ─▶ that error, for everybody
@@ -19,9 +19,9 @@ from collections import deque
 from collections.abc import Callable, Sequence
 
 from osqueue import clock
-from osqueue.broker_child import BrokerChild, BrokerStart, start_child
 from osqueue.client.refusal import named_error
 from osqueue.errors import OsqueueError, PoolBroken
+from osqueue.pool.broker_child import BrokerChild, BrokerStart, start_child
 from osqueue.storage import ReadFailed, StorageError, StorageLost, WriteFailed, WriteUnknown
 from osqueue.transport.connector import SocketPairConnector
 from osqueue.transport.control import Failed

@@ -17,43 +17,25 @@ import os
 import secrets
 import socket
 from collections.abc import Iterable
-from multiprocessing.context import BaseContext
 from typing import Any
 
-from msgspec import Struct
-
-from osqueue.broker_child import BrokerStart
-from osqueue.broker_process import BrokerProcess
 from osqueue.client.calls import Response
 from osqueue.client.client import Client
 from osqueue.client.connection import Connection
 from osqueue.client.face import open_connection
-from osqueue.client.runs import from_runs
 from osqueue.client.session import Session
-from osqueue.core.messages import (
-    MAX_IDS,
-    AnswerBody,
-    Cancel,
-    Changed,
-    GetStats,
-    JobRecord,
-    ListJobs,
-    Page,
-    Refused,
-    Reply,
-    Stats,
-)
-from osqueue.core.settings import QueueSettings
+from osqueue.core.messages import GetStats, JobRecord, ListJobs, Page, Refused, Reply, Stats
 from osqueue.errors import OsqueueError
-from osqueue.futures import JobFuture
 from osqueue.host import this_process
-from osqueue.jobs import Handlers
-from osqueue.pool_directory import PoolDirectory
-from osqueue.pool_link import SupervisorLink
-from osqueue.pool_results import ResultsThread
-from osqueue.pool_submit import Submitter
+from osqueue.pool.broker_child import BrokerStart
+from osqueue.pool.broker_process import BrokerProcess
+from osqueue.pool.cancellation import Cancellation
+from osqueue.pool.future import JobFuture
+from osqueue.pool.link import SupervisorLink
+from osqueue.pool.plan import PoolPlan
+from osqueue.pool.results_thread import ResultsThread
+from osqueue.pool.submitter import Submitter
 from osqueue.reactor import LoopThread
-from osqueue.settings import PoolSettings
 from osqueue.supervisor import Supervisor, SupervisorSettings
 from osqueue.transport.connector import SocketPairConnector
 from osqueue.transport.unix import UnixConnector
@@ -64,18 +46,6 @@ _FLUSH_S = 5.0
 _BEAT_S = 1.0
 _ABANDON_S = 2.0
 _HURRY_S = 5.0
-
-
-class PoolPlan(Struct, frozen=True, kw_only=True):
-    """What a pool was asked to be, checked."""
-
-    handlers: Handlers
-    directory: PoolDirectory
-    queue: QueueSettings
-    pool: PoolSettings
-    retry_on: tuple[str, ...]
-    no_retry_on: tuple[str, ...]
-    mp_context: str | BaseContext | None
 
 
 class Engine:
@@ -96,6 +66,7 @@ class Engine:
         self._connection = open_connection(self.reactor, self._connectors[0])
         self.client = Client(self.reactor, self._connection)
         self.submitter = Submitter(self.reactor, self._connection, self.results)
+        self._cancellation = Cancellation(self._connection, self.submitter, self._drop)
         worker = f"{socket.gethostname()}:{os.getpid()}"
         self._link = SupervisorLink(plan.handlers.tasks, worker)
         self._link_connection = self._open_link()
@@ -159,11 +130,11 @@ class Engine:
 
     def cancel_unstarted(self, futures: Iterable[JobFuture[Any]]) -> list[JobFuture[Any]]:
         """Cancel those jobs that have not begun; which they were."""
-        return self.reactor.run(self._cancel_unstarted(list(futures))).result()
+        return self.reactor.run(self._cancellation.unstarted(list(futures))).result()
 
     def cancel_all(self) -> None:
         """Cancel every job of a future that has not begun."""
-        for future in self.reactor.run(self._cancel_all()).result():
+        for future in self.reactor.run(self._cancellation.every_unstarted()).result():
             future.settle_cancelled()
 
     # ------------------------------------------------------------------------------------------------- start, in order
@@ -290,35 +261,5 @@ class Engine:
                 await asyncio.wait_for(arrived.wait(), _BEAT_S)
         return self._supervisor.workers()
 
-    async def _cancel_unstarted(self, futures: list[JobFuture[Any]]) -> list[JobFuture[Any]]:
-        withdrawn = self.submitter.withdraw(futures)
-        by_id = await self.submitter.ids(set(futures) - set(withdrawn))
-        if not by_id:
-            return withdrawn
-        ended = set(await self._cancel_waiting(list(by_id)))
-        handed_out = [job_id for job_id in by_id if job_id not in ended]
-        if handed_out and self._supervisor is not None:
-            # Only the supervisor knows which of these have begun.
-            ended |= set(await self._supervisor.drop(handed_out))
-        return withdrawn + [future for job_id, future in by_id.items() if job_id in ended]
-
-    async def _cancel_all(self) -> list[JobFuture[Any]]:
-        futures = self.submitter.open_futures()
-        for future in futures:
-            future.cancel_asked = True
-        return await self._cancel_unstarted(futures)
-
-    async def _cancel_waiting(self, ids: list[int]) -> list[int]:
-        parts = [self._cancel_part(ids[at : at + MAX_IDS]) for at in range(0, len(ids), MAX_IDS)]
-        return [job_id for part in await asyncio.gather(*parts) for job_id in part]
-
-    async def _cancel_part(self, ids: list[int]) -> list[int]:
-        answer: asyncio.Future[AnswerBody | OsqueueError] = self.reactor.loop.create_future()
-
-        def answered(body: AnswerBody | OsqueueError) -> None:
-            if not answer.done():
-                answer.set_result(body)
-
-        self._connection.submit(Cancel(ids, running=False), answered, expires=False)
-        body = await answer
-        return list(from_runs(body.ids)) if isinstance(body, Changed) else []
+    async def _drop(self, ids: list[int]) -> list[int]:
+        return [] if self._supervisor is None else await self._supervisor.drop(ids)

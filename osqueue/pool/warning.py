@@ -7,7 +7,7 @@ import shlex
 from collections.abc import Collection
 
 from osqueue.core.messages import JobRecord, Stats
-from osqueue.pool_directory import PoolDirectory
+from osqueue.pool.directory import PoolDirectory
 
 _log = logging.getLogger("osqueue")
 

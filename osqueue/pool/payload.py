@@ -1,0 +1,31 @@
+"""What may enter through a pool: payloads of its tasks, of a size that a job can have."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from osqueue.errors import PayloadTooLarge, UnknownTask
+from osqueue.jobs import Handlers
+
+
+def payload_encoder(handlers: Handlers, task: str, *, limit_bytes: int) -> Callable[[Any], bytes]:
+    """What encodes and checks this task's payloads; it raises InvalidPayload and PayloadTooLarge.
+
+    Raises:
+        UnknownTask: there is no handler for the task.
+    """
+    if task not in handlers.names:
+        raise UnknownTask(f"the pool has no handler for this task task={task!r}")
+    encode = handlers.payloads(task).encode_checked
+
+    def checked(payload: Any) -> bytes:
+        data = encode(payload)
+        if len(data) > limit_bytes:
+            raise PayloadTooLarge(
+                "payload is above max_payload: store it elsewhere and push a reference "
+                f"bytes={len(data)} limit={limit_bytes}"
+            )
+        return data
+
+    return checked
