@@ -272,7 +272,7 @@ class WorkerProcess:
     # ---------------------------------------------------------------------------------------------------- end, in order
 
     def _channel_lost(self, reason: Exception | None) -> None:
-        if reason is not None and not self._over:
+        if reason is not None and not self._over and not self._killed:
             _log.error("worker spoke out of turn pid=%s reason=%s", self.pid, reason)
         # One that is just dying closes its socket a moment before its death is seen; that death tells the rest.
         self._loop.call_later(_DYING_S, self._silence)

@@ -165,7 +165,10 @@ class Foreman:
         self._report(here, "cancelled", now_ns)
         asked: dict[int, list[int]] = {}
         for member in self._crew.standing():
-            if theirs := [job_id for job_id in member.sent if job_id in wanted and job_id not in member.doomed]:
+            blamed = self._watch.current(member)
+            # What has begun is not asked for: a worker that cannot answer now would be waited for.
+            begun = None if blamed is None else blamed.job_id
+            if theirs := [one for one in member.sent if one in wanted and one != begun and one not in member.doomed]:
                 asked[member.slot] = theirs
                 self._send(member, GiveBack(number, theirs))
         self._effects += self._drops.begin(number, [job.id for job in here], asked, now_ns)

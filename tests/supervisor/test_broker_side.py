@@ -119,7 +119,7 @@ def test_dropping_asks_the_workers_for_what_they_have():
 
     scene.foreman.drop(7, [running, waiting], scene.now)
     scene.settle()
-    assert scene.messages(0) == [GiveBack(7, [running, waiting])]
+    assert scene.messages(0) == [GiveBack(7, [waiting])]
     assert scene.dropped() == []
     scene.give_back(0, waiting, number=7)
 
@@ -252,3 +252,15 @@ def test_alarms_lie_ahead_so_that_the_loop_never_spins():
         rung += 1
 
     assert rung <= 60
+
+
+def test_dropping_what_has_begun_is_answered_at_once():
+    scene = Scene(workers=1).open()
+    scene.know(50)
+    running, _ = scene.grant(2)
+    scene.begin(0, running)
+
+    scene.foreman.drop(7, [running], scene.now)
+    scene.settle()
+
+    assert scene.dropped() == [[]]
