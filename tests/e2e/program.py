@@ -36,7 +36,7 @@ class Program:
         self._out = (directory / "out").open("w+")
         self._err = (directory / "err").open("w+")
         self.process = subprocess.Popen(
-            [sys.executable, "-u", str(script)],
+            [sys.executable, "-u", "-W", "ignore:This process:DeprecationWarning", str(script)],
             cwd=directory,
             env={**environment(), "TMPDIR": str(directory)},
             stdout=self._out,

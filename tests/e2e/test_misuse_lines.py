@@ -18,7 +18,7 @@ BROKEN = {
     "NaN": b"NaN",
     "surrogate": b'"\\ud800"',
     "not UTF-8": b'"\xff"',
-    "nested": b"[" * 5000 + b"]" * 5000,
+    "nested": b"[" * 50_000 + b"]" * 50_000,
 }
 
 

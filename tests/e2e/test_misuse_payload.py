@@ -77,7 +77,7 @@ UNCLEAN = {
     "NaN": b"NaN",
     "lone surrogate": b'"\\ud800"',
     "half a character": b'"\xed\xa0\x80"',
-    "nested": b"[" * 5000 + b"]" * 5000,
+    "nested": b"[" * 50_000 + b"]" * 50_000,
     "two lines": b'{"a":\n1}',
     "end of a record": b'"}]}\n{"id":1}',
     "nothing": b"",
