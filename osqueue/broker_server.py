@@ -109,9 +109,7 @@ class BrokerServer:
 
     def start(self) -> None:
         """Look for holders that died, sweep what is not real, and begin to take turns."""
-        for lease in self._commits.machine.state.leases.all():
-            if lease.holder is not None:
-                self._holders.watch(lease.holder)
+        self._holders.watch_all()
         self._sweep.start(self._commits.landed_frame)
         self._schedule_turn()
 
@@ -194,6 +192,7 @@ class BrokerServer:
         self._check_room(now_ms)
         for effect in self._commits.turn(now_ms):
             self._perform(effect)
+        self._holders.watch_all()
         for number in list(self._paused):
             self._resume_if_caught_up(number)
         if self._commits.closed:
@@ -240,6 +239,10 @@ class BrokerServer:
         if (protocol := self._protocols.get(effect.connection)) is not None:
             protocol.send(effect.message)
             self._pause_if_behind(effect.connection)
+
+    def _send_all(self, sends: list[Send]) -> None:
+        for send in sends:
+            self._send(send)
 
     def _close_connection(self, number: int) -> None:
         if (protocol := self._protocols.get(number)) is not None:
@@ -290,7 +293,7 @@ class BrokerServer:
     def _look_up(self, lookup: Lookup) -> None:
         frame = self._commits.landed_frame
 
-        def work() -> Send:
+        def work() -> list[Send]:
             match lookup.query:
                 case GetJob():
                     return archive_answer(lookup, self._archive.find(frame, [lookup.query.id]))
@@ -308,7 +311,7 @@ class BrokerServer:
             if lookup.ticket:
                 self._send(Send(lookup.connection, Reply(lookup.ticket, Refused("corrupt", str(error)))))
 
-        self._reader.submit(work, done=self._perform, failed=failed)
+        self._reader.submit(work, done=self._send_all, failed=failed)
 
     # ------------------------------------------------------------------------------------------------------------ end
 

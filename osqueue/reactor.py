@@ -30,6 +30,9 @@ R = TypeVar("R")
 Args = TypeVarTuple("Args")
 
 
+_Made = tuple[asyncio.AbstractEventLoop, selectors.BaseSelector]
+
+
 class Closable(Protocol):
     """Something that holds a descriptor."""
 
@@ -45,16 +48,16 @@ class LoopThread:
     """
 
     def __init__(self, name: str = "osqueue") -> None:
-        self._selector = selectors.DefaultSelector()
-        self.loop = asyncio.SelectorEventLoop(self._selector)
         self._inbox: deque[tuple[Callable[..., object], tuple[Any, ...]]] = deque()
         self._tasks: set[asyncio.Task[Any]] = set()
         self._woken = False
         self._ended = False
         self._forked = False
-        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
-        _threads.add(self)
+        made: concurrent.futures.Future[_Made] = concurrent.futures.Future()
+        self._thread = threading.Thread(target=self._run, args=(made,), name=name, daemon=True)
         self._thread.start()
+        self.loop, self._selector = made.result()
+        _threads.add(self)
 
     def call(self, function: Callable[[*Args], object], *args: *Args) -> None:
         """Have ``function(*args)`` called in the loop's thread, after whatever was handed in before.
@@ -128,24 +131,32 @@ class LoopThread:
         else:
             future.set_result(task.result())
 
-    def _run(self) -> None:
-        asyncio.set_event_loop(self.loop)
+    def _run(self, made: concurrent.futures.Future[_Made]) -> None:
+        # Made here, since Ctrl-C is raised in the main thread, and a loop that is half made cannot even be deleted.
         try:
-            self.loop.run_forever()
+            selector = selectors.DefaultSelector()
+            loop = asyncio.SelectorEventLoop(selector)
+        except BaseException as error:  # noqa: BLE001 - raised by whoever waits for the loop
+            made.set_exception(error)
+            return
+        asyncio.set_event_loop(loop)
+        made.set_result((loop, selector))
+        try:
+            loop.run_forever()
         finally:
-            self._finish()
+            self._finish(loop)
 
-    def _finish(self) -> None:
+    def _finish(self, loop: asyncio.AbstractEventLoop) -> None:
         self._ended = True
         self._drain()
-        tasks = asyncio.all_tasks(self.loop)
+        tasks = asyncio.all_tasks(loop)
         for task in tasks:
             task.cancel()
         if tasks:
-            self.loop.run_until_complete(asyncio.gather(*tasks, return_exceptions=True))
+            loop.run_until_complete(asyncio.gather(*tasks, return_exceptions=True))
         for _ in range(_LAST_TURNS):  # transports that were aborted close their sockets in a turn of their own
-            self.loop.run_until_complete(asyncio.sleep(0))
-        self.loop.close()
+            loop.run_until_complete(asyncio.sleep(0))
+        loop.close()
 
     def _drain(self) -> None:
         self._woken = False

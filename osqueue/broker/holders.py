@@ -48,54 +48,68 @@ class Holders:
         self._directory = directory
         self._on_ended = on_ended
         self._failed = failed
-        self._descriptors: dict[Holder, int] = {}
+        self._descriptors: dict[Holder, int | None] = {}
+        """None where the system has no descriptors of processes: then only a later takeover finds out."""
+        self._looking: set[Holder] = set()
+        self._ending: set[int] = set()
+        """Leases that the commit loop was told of, and that are still there."""
+
+    def watch_all(self) -> None:
+        """Watch the holder of every lease; to be called whenever there may be new ones."""
+        held = [lease for lease in self._commits.machine.state.leases.all() if lease.holder and not lease.is_remote]
+        self._ending.intersection_update(lease.number for lease in held)
+        for lease in held:
+            if lease.holder is not None and lease.number not in self._ending:
+                self.watch(lease.holder)
 
     def watch(self, holder: Holder) -> bool:
         """See to it that the holder's leases end with its process; False if nobody here can tell when that is."""
-        if holder in self._descriptors:
+        if holder in self._descriptors or holder in self._looking:
             return True
         descriptor = host.open_pidfd(holder.pid)
         ended = has_ended(holder, self._directory)
-        if ended is False and descriptor is not None:
+        if ended is False:
             self._descriptors[holder] = descriptor
-            self._loop.add_reader(descriptor, self._holder_ended, holder)
+            if descriptor is not None:
+                self._loop.add_reader(descriptor, self._holder_ended, holder)
             return True
         if descriptor is not None:
             os.close(descriptor)
         if ended:
             self._look_at(holder)
-        elif ended is None:
+        else:
             for lease in self._leases_of(holder):
                 self._commits.machine.treat_as_remote(lease, self._clock.now_ms())
         return ended is not None
 
     def close(self) -> None:
         """Watch nobody any more."""
-        for descriptor in self._descriptors.values():
-            self._loop.remove_reader(descriptor)
-            os.close(descriptor)
-        self._descriptors.clear()
+        for holder in list(self._descriptors):
+            self._unwatch(holder)
 
     def _holder_ended(self, holder: Holder) -> None:
-        descriptor = self._descriptors.pop(holder)
-        self._loop.remove_reader(descriptor)
-        os.close(descriptor)
+        self._unwatch(holder)
         self._look_at(holder)
+
+    def _unwatch(self, holder: Holder) -> None:
+        descriptor = self._descriptors.pop(holder)
+        if descriptor is not None:
+            self._loop.remove_reader(descriptor)
+            os.close(descriptor)
 
     def _leases_of(self, holder: Holder) -> list[int]:
         return [x.number for x in self._commits.machine.state.leases.all() if x.holder == holder]
 
     def _look_at(self, holder: Holder) -> None:
-        leases = self._leases_of(holder)
+        self._looking.add(holder)
         self._reader.submit(
-            lambda: [look_at(lease, holder, self._directory) for lease in leases],
-            done=self._end,
-            failed=self._failed,
+            lambda: look_at(holder, self._directory), done=lambda ended: self._end(holder, ended), failed=self._failed
         )
 
-    def _end(self, ended: list[Ended]) -> None:
-        for end in ended:
-            _log.info("holder ended lease=%d known=%s charged=%d", end.lease, end.known, len(end.charged))
-            self._commits.lease_ended(end.lease, end.charged, marks=not end.known, blame_path=end.blame_path)
-        if ended:
-            self._on_ended()
+    def _end(self, holder: Holder, ended: Ended) -> None:
+        self._looking.discard(holder)
+        for lease in self._leases_of(holder):
+            self._ending.add(lease)
+            _log.info("holder ended lease=%d known=%s charged=%d", lease, ended.known, len(ended.charged))
+            self._commits.lease_ended(lease, ended.charged, marks=not ended.known, blame_path=ended.blame_path)
+        self._on_ended()

@@ -41,6 +41,7 @@ from osqueue.core.messages import (
 from osqueue.core.model import Frame
 from osqueue.core.queries import Elsewhere
 from osqueue.core.segment import NeedsObjectsError
+from osqueue.core.state import in_messages
 from osqueue.errors import Corrupt
 
 EARLY_BYTES = 512 * 1024
@@ -132,8 +133,13 @@ class CommitLoop:
 
     def received(self, connection: int, message: ToBroker) -> None:
         """A message has come in; `turn` applies it."""
-        if (entry := self._connections.get(connection)) is not None:
-            entry.waiting.append(message)
+        entry = self._connections.get(connection)
+        if entry is None:
+            return
+        if isinstance(message, Numbered) and entry.session:
+            # At once, not in its turn: the operation before it may wait for just this room.
+            self.machine.acknowledge(entry.session, message.acked)
+        entry.waiting.append(message)
 
     def waiting(self, connection: int) -> int:
         """How many of a connection's messages have not been applied."""
@@ -387,8 +393,8 @@ class CommitLoop:
                 self._leaving.append(Send(connection.number, message))
 
 
-def archive_answer(lookup: Lookup, records: list[JobRecord], cursor: str = "") -> Send:
-    """What a look-up in the archive has found, as the message to send.
+def archive_answer(lookup: Lookup, records: list[JobRecord], cursor: str = "") -> list[Send]:
+    """What a look-up in the archive has found, as the messages to send.
 
     Args:
         lookup: what was asked.
@@ -396,12 +402,13 @@ def archive_answer(lookup: Lookup, records: list[JobRecord], cursor: str = "") -
         cursor: where the next page begins; empty after the last object.
     """
     if isinstance(lookup.query, list):
-        return Send(lookup.connection, Finished([without_payload(record) for record in records]))
+        ended = [without_payload(record) for record in records]
+        return [Send(lookup.connection, Finished(part)) for part in in_messages(ended)]
     if isinstance(lookup.query, History):
-        return Send(
-            lookup.connection, Reply(lookup.ticket, Page(records if cursor else records + lookup.inline, cursor))
-        )
-    if not records:
-        refused = Refused("job_not_found", f"the job has ended, and its record is no longer kept id={lookup.query.id}")
-        return Send(lookup.connection, Reply(lookup.ticket, refused))
-    return Send(lookup.connection, Reply(lookup.ticket, Page(records)))
+        body: Page | Refused = Page(records if cursor else records + lookup.inline, cursor)
+    elif records:
+        body = Page(records)
+    else:
+        why = "the job has ended, and its record is no longer kept"
+        body = Refused("job_not_found", f"{why} id={lookup.query.id}")
+    return [Send(lookup.connection, Reply(lookup.ticket, body))]

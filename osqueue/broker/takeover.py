@@ -41,9 +41,8 @@ class Taken(Struct):
 
 
 class Ended(Struct, frozen=True):
-    """A holder that is gone: its lease, the attempts that its workers were on, and whether that is known at all."""
+    """A holder that is gone: the attempts that its workers were on, and whether that is known at all."""
 
-    lease: int
     charged: list[Attempt]
     known: bool
     blame_path: str
@@ -89,20 +88,20 @@ def _has_retired(holder: Holder, directory: str) -> bool:
     return here and bool(holder.blame and directory) and not Path(directory, holder.blame).exists()
 
 
-def look_at(lease: int, holder: Holder, directory: str) -> Ended:
+def look_at(holder: Holder, directory: str) -> Ended:
     """Find out what a dead holder's workers were on."""
     path = str(Path(directory, holder.blame)) if holder.blame and directory else ""
     if _has_retired(holder, directory):
-        return Ended(lease, [], known=True, blame_path="")
+        return Ended([], known=True, blame_path="")
     if not path or holder.boot != host.boot_id():
-        return Ended(lease, [], known=False, blame_path=path)
+        return Ended([], known=False, blame_path=path)
     try:
         for process in blame.processes(path):
             _wait_for_end(structs.replace(holder, pid=process.pid, started=process.started))
         attempts = [(blamed.job_id, blamed.attempt) for blamed in blame.read(path)]
-        return Ended(lease, attempts, known=True, blame_path=path)
+        return Ended(attempts, known=True, blame_path=path)
     except (OSError, ValueError):
-        return Ended(lease, [], known=False, blame_path=path)
+        return Ended([], known=False, blame_path=path)
 
 
 def _wait_for_end(worker: Holder) -> None:

@@ -8,8 +8,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, get_args
 
-from msgspec import structs
-
+from osqueue.client.changes import Changes
 from osqueue.client.claims import Heartbeats, clean_text, failure, success
 from osqueue.client.connection import Connection
 from osqueue.client.face import Face, expect, itself, open_connection, to_bytes
@@ -17,10 +16,8 @@ from osqueue.client.job import Job, claimed
 from osqueue.client.push_many import PushMany
 from osqueue.client.runs import from_runs
 from osqueue.core.messages import (
-    MAX_IDS,
     Beaten,
     Cancel,
-    Changed,
     Claim,
     Discard,
     GetJob,
@@ -252,7 +249,7 @@ class Client:
 
     def _report(self, job: Job[Any], outcome: Outcome) -> None:
         def accepted(reported: Reported) -> None:
-            if job.id in reported.lost:
+            if job.id in from_runs(reported.lost):
                 raise _lease_lost(job)
 
         self._face.operate(Report(job._lease, [outcome]), Reported, accepted)
@@ -268,7 +265,7 @@ class Client:
         Raises:
             JobNotFound: no job has this id.
         """
-        return bool(self._change(Cancel([job_id])))
+        return Changes(self._face, Cancel([job_id]), bool).result()
 
     def requeue(self, ids: int | Iterable[int]) -> list[int]:
         """Run dead jobs again, with ``max_attempts`` more; their errors are kept.
@@ -279,7 +276,7 @@ class Client:
         Raises:
             JobNotFound: none of the ids is a job's.
         """
-        return self._change(Requeue(id_list(ids)))
+        return Changes(self._face, Requeue(id_list(ids)), itself).result()
 
     def discard(self, ids: int | Iterable[int]) -> list[int]:
         """Drop dead jobs into the archive, as dead.
@@ -290,18 +287,7 @@ class Client:
         Raises:
             JobNotFound: none of the ids is a job's.
         """
-        return self._change(Discard(id_list(ids)))
-
-    def _change(self, operation: Cancel | Requeue | Discard) -> list[int]:
-        changed: list[int] = []
-        unknown: list[int] = []
-        for part in parts(operation):
-            answer = self._face.operate(part, Changed, itself)
-            changed += from_runs(answer.ids)
-            unknown += answer.unknown
-        if unknown and len(unknown) == len(set(operation.ids)):
-            raise JobNotFound(f"no job has this id id={', '.join(map(str, unknown[:5]))}")
-        return changed
+        return Changes(self._face, Discard(id_list(ids)), itself).result()
 
     # ---------------------------------------------------------------------------------------------------------- reading
 
@@ -365,12 +351,6 @@ def push_operation(payloads: Sequence[bytes], options: PushOptions, *, watch: bo
         options.max_attempts,
         watch,
     )
-
-
-def parts(operation: Cancel | Requeue | Discard) -> Iterator[Cancel | Requeue | Discard]:
-    """The operation in parts that the broker accepts, one for no id at all."""
-    for at in range(0, max(1, len(operation.ids)), MAX_IDS):
-        yield structs.replace(operation, ids=operation.ids[at : at + MAX_IDS])
 
 
 def _lease_lost(job: Job[Any]) -> LeaseLost:

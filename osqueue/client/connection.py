@@ -96,7 +96,7 @@ class Connection:
 
     def heartbeat(self, lease: int, running: list[int], on_response: OnResponse) -> Call:
         """Extend a lease."""
-        call = self.session.calls.heartbeat(lease, running, on_response, clock.boot_ms())
+        call = self.session.heartbeat(lease, running, on_response, clock.boot_ms())
         self.flush()
         return call
 

@@ -106,17 +106,17 @@ class Operations:
 
     @property
     def owes_thanks(self) -> bool:
-        """Whether every answer is here, and the broker does not know it yet."""
-        return not self._unanswered and not self._waiting and self._acked < self._next - 1
+        """Whether there are answers here that the broker keeps, since it does not know that we have them."""
+        return self._acked < self._answered()
 
     def thanks(self) -> list[Numbered]:
-        """An acknowledgement on its own: the last operation, said again by name only, with its own answer acked.
+        """An acknowledgement on its own: an operation that is answered, said again by name only.
 
         The broker keeps answers until then, and a session with none of them may make room for others.
         """
         if not self.owes_thanks:
             return []
-        self._acked = self._next - 1
+        self._acked = self._answered()
         return [Numbered(self._acked, self._acked, Cancel([]))]
 
     def answered(self, answer: Answer, now_ms: int) -> Pending | None:
@@ -161,8 +161,12 @@ class Operations:
                 continue
             pending.answer(SessionLost("the broker has forgotten this session; the outcome can no longer be found out"))
 
+    def _answered(self) -> int:
+        """The number up to which everything is answered."""
+        return next(iter(self._unanswered), self._next) - 1
+
     def _say(self, pendings: Iterable[Pending]) -> list[Numbered]:
-        acked = next(iter(self._unanswered), self._next) - 1
+        acked = self._answered()
         numbered = []
         for pending in pendings:
             self._acked = acked

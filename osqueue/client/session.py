@@ -11,16 +11,18 @@ Rules:
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Protocol
 
-from osqueue.client.calls import Calls
+from osqueue.client.calls import Call, Calls, OnResponse, Response
 from osqueue.client.operations import Operations
 from osqueue.client.watch import Watch
 from osqueue.core.messages import (
     Answer,
+    AnswerBody,
     Beaten,
     Cancelled,
+    Changed,
     Claim,
     Finished,
     FromBroker,
@@ -32,6 +34,7 @@ from osqueue.core.messages import (
     Refused,
     Reply,
     Report,
+    Reported,
     SayAgain,
     ToBroker,
     Welcome,
@@ -39,6 +42,7 @@ from osqueue.core.messages import (
 from osqueue.errors import OsqueueError
 
 SESSION_LOST = "session_lost"
+_MANY_RUNS = 8
 
 
 class Keeper(Protocol):
@@ -91,8 +95,8 @@ class Session:
         self.epoch = 0
         self.term_ms = 0
         """How long a lease lasts without a heartbeat; 0 while unknown."""
-        self._claimed: dict[int, int] = {}
-        """Jobs that are still open, by the lease of the claim that brought them."""
+        self._claimed: dict[int, set[int]] = {}
+        """Ids of jobs that are still open, by the lease of the claim that brought them."""
         self._leaving = False
         self._left = False
         """Whether goodbye was said on this connection."""
@@ -146,6 +150,16 @@ class Session:
         if self.open:
             self._outbox.append(Claim(self.calls.ticket(), tasks, jobs, standing=True, worker=worker))
 
+    def heartbeat(self, lease: int, running: list[int], on_response: OnResponse, now_ms: int) -> Call:
+        """Extend a lease; jobs that are lost are not claimed any more."""
+
+        def answered(response: Response | OsqueueError) -> None:
+            if isinstance(response, Beaten) and not response.held:
+                self._no_longer_open(lease, running)
+            on_response(response)
+
+        return self.calls.heartbeat(lease, running, answered, now_ms)
+
     def time_passed(self, now_ms: int) -> None:
         """Tell what has waited too long; acknowledge what came last, if nothing followed."""
         if self.open and not self._leaving:
@@ -194,7 +208,7 @@ class Session:
     def _granted(self, message: Granted) -> None:
         if self.calls.answered(message):
             if message.jobs:
-                self._claimed[message.lease] = len(message.jobs)
+                self._claimed[message.lease] = {job.id for job in message.jobs}
             return
         if self._keeper is None:
             return
@@ -213,13 +227,17 @@ class Session:
             self._renew()
             return
         pending = self.operations.answered(answer, now_ms)
+        if _is_large(answer.body) and not self._leaving:
+            self._outbox += self.operations.thanks()
         if pending is not None and isinstance(pending.operation, Report):
-            self._close_claim(pending.operation)
+            report = pending.operation
+            self._no_longer_open(report.lease, [outcome.id for outcome in report.outcomes])
 
-    def _close_claim(self, report: Report) -> None:
-        left = self._claimed.pop(report.lease, 0) - len(report.outcomes)
-        if left > 0:
-            self._claimed[report.lease] = left
+    def _no_longer_open(self, lease: int, ids: Iterable[int]) -> None:
+        if (open_jobs := self._claimed.get(lease)) is not None:
+            open_jobs.difference_update(ids)
+            if not open_jobs:
+                del self._claimed[lease]
 
     def _renew(self) -> None:
         if self.stale:
@@ -230,3 +248,9 @@ class Session:
         self._claimed.clear()
         self.open = False
         self.stale = True
+
+
+def _is_large(body: AnswerBody) -> bool:
+    """Whether the broker should not have to keep the answer for long."""
+    runs = body.ids if isinstance(body, Changed) else body.lost if isinstance(body, Reported) else []
+    return len(runs) > _MANY_RUNS

@@ -195,8 +195,8 @@ class QueueMachine:
     def _apply(self, session: Session, message: Numbered, now_ms: int) -> None:
         if not self.state.sessions.make_room(session, self._has_lease):
             raise BusyError
-        body = self._operate(session, message, now_ms)
         self.state.sessions.add(session)
+        body = self._operate(session, message, now_ms)
         session.remember(message.number, body, self.state.frame.version + 1)
         self.state.changed = True
         self._answer(session.id, message.number, body)
@@ -209,6 +209,11 @@ class QueueMachine:
 
     def _answer(self, session_id: str, number: int, body: AnswerBody) -> None:
         self.state.outbox.append((session_id, Answer(number, body)))
+
+    def acknowledge(self, session_id: str, acked: int) -> None:
+        """A client has its answers up to there: they need not be kept, whatever waits to be applied."""
+        if (session := self.state.sessions.get(session_id)) is not None:
+            session.acknowledge(acked)
 
     def claim(self, session: str, claim: Claim, now_ms: int) -> None:
         """Park a claim; `settle` grants it."""

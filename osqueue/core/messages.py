@@ -144,7 +144,7 @@ class Pushed(Struct, tag="pushed"):
 class Reported(Struct, tag="reported"):
     """``lost``: ids whose outcome was refused, since this lease does not hold that attempt."""
 
-    lost: list[int] = []
+    lost: list[IdRun] = []
 
 
 class Changed(Struct, tag="changed"):

@@ -135,7 +135,7 @@ class Operations:
     def _report(self, session: str, report: Report, now_ms: int) -> AnswerBody:
         lease = self._state.leases.get(report.lease)
         if lease is None or lease.session != session:
-            return Reported([outcome.id for outcome in report.outcomes])
+            return Reported(to_runs(sorted(outcome.id for outcome in report.outcomes)))
         places = self.locate(outcome.id for outcome in report.outcomes)
         clean = codec.clean([o.result if o.verdict == "succeeded" else b"0" for o in report.outcomes])
         lost = []
@@ -154,7 +154,7 @@ class Operations:
         self._remove(succeeded)
         if not lease.standing and not lease.runs:
             self._state.leases.end(lease)
-        return Reported(lost)
+        return Reported(to_runs(sorted(lost)))
 
     def _remove(self, succeeded: list[Place]) -> None:
         """Jobs that have just succeeded leave their places."""

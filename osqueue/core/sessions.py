@@ -93,16 +93,16 @@ class Sessions:
     def make_room(self, session: Session, has_lease: Callable[[str], bool]) -> bool:
         """Whether the root has room for one more answer of a session, perhaps after forgetting idle ones.
 
-        One that has acknowledged everything always has: a client that does not read its answers stops only itself.
+        One that has acknowledged everything has it longer: a client that does not read its answers stops only itself.
         """
         if len(session.answers) >= MAX_UNANSWERED or session.size() > MAX_SESSION_BYTES:
             return False
         while session.id not in self._sessions and len(self._sessions) >= MAX_SESSIONS:
             if not self._forget_one(has_lease, but=session):
                 return False
-        while sum(other.size() for other in self._sessions.values()) > MAX_BYTES - _ANSWER_BYTES:
+        while (size := sum(other.size() for other in self._sessions.values())) > MAX_BYTES - _ANSWER_BYTES:
             if not self._forget_one(has_lease, but=session):
-                return not session.answers
+                return not session.answers and size <= 2 * MAX_BYTES
         return True
 
     def _forget_one(self, has_lease: Callable[[str], bool], but: Session) -> bool:

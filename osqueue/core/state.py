@@ -90,7 +90,7 @@ class QueueState:
     def post_notices(self) -> None:
         """Put what watchers are to be told into the outbox, a message each."""
         for session, jobs in self._notices.items():
-            self.outbox.extend((session, FinishedNotice(part)) for part in _messages(jobs))
+            self.outbox.extend((session, FinishedNotice(part)) for part in in_messages(jobs))
         self._notices.clear()
 
     # ---------------------------------------------------------------------------------------------- a failed attempt
@@ -155,13 +155,13 @@ class QueueState:
         return "running" if not lease.standing or place.job.id in lease.begun else "ready"
 
 
-def _messages(jobs: list[JobRecord]) -> Iterator[list[JobRecord]]:
+def in_messages(jobs: list[JobRecord]) -> Iterator[list[JobRecord]]:
     """Parts of a notice that are small enough for a message, one larger job alone."""
     part: list[JobRecord] = []
     size = 0
     for job in jobs:
         part.append(job)
-        size += len(job.result or b"")
+        size += len(job.result or b"") + sum(len(error.message) + len(error.traceback) for error in job.errors)
         if size > NOTICE_BYTES:
             yield part
             part, size = [], 0

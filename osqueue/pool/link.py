@@ -12,6 +12,7 @@ from typing import Protocol
 from osqueue import clock
 from osqueue.client.calls import OnResponse
 from osqueue.client.connection import Connection
+from osqueue.client.runs import from_runs
 from osqueue.core.messages import (
     AnswerBody,
     Granted,
@@ -78,7 +79,7 @@ class SupervisorLink:
 
         def answered(body: AnswerBody | OsqueueError) -> None:
             if isinstance(body, Reported):
-                on_answer(body.lost)
+                on_answer([*from_runs(body.lost)])
             elif isinstance(body, Refused):
                 _log.error("broker refused a report code=%s message=%s", body.code, body.message)
                 on_answer([outcome.id for outcome in outcomes])

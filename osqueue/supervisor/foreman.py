@@ -25,6 +25,7 @@ from osqueue.supervisor.crew import Crew, Member
 from osqueue.supervisor.drops import Drops
 from osqueue.supervisor.effects import (
     ClaimJobs,
+    Dropped,
     Effect,
     KillWorker,
     PoolIsBroken,
@@ -218,7 +219,9 @@ class Foreman:
         self._look_after_workers(now_ns)
         self._effects += self._drops.expired(now_ns)
         self._dispatch(now_ns)
-        self._effects += [SendReport(number, batch) for number, batch in self._reports.take(now_ns)]
+        # Whoever asked for jobs to be dropped is told when the report that says so is durable: it must be under way.
+        at_once = any(isinstance(effect, Dropped) for effect in self._effects)
+        self._effects += [SendReport(*report) for report in self._reports.take(now_ns, at_once=at_once)]
         if self._claiming:
             in_hand = len(self._feeding) + sum(len(member.sent) for member in self._crew.members)
             if (jobs := self._claims.more(in_hand, self._pace)) > 0:

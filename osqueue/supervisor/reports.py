@@ -34,9 +34,9 @@ class Reports:
         for outcome in self._waiting[before:]:
             self._waiting_bytes += len(outcome.result) + _OVERHEAD_BYTES
 
-    def take(self, now_ns: int) -> Iterator[tuple[int, list[Outcome]]]:
-        """The reports to send now, with their numbers."""
-        if not self._is_due(now_ns):
+    def take(self, now_ns: int, *, at_once: bool = False) -> Iterator[tuple[int, list[Outcome]]]:
+        """The reports to send now, with their numbers; ``at_once``: all that there is."""
+        if not at_once and not self._is_due(now_ns):
             return
         batch: list[Outcome] = []
         size = 0

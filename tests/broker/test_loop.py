@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
-from osqueue.broker.gate import Forget
-from osqueue.broker.loop import LINGER_MS, Create, Delete, Swap
+from osqueue.broker.gate import Forget, Lookup
+from osqueue.broker.loop import LINGER_MS, Create, Delete, Swap, archive_answer
 from osqueue.core import codec
 from osqueue.core.messages import (
     Answer,
     Ask,
     Cancel,
+    Changed,
     GetJob,
     GetStats,
+    Goodbye,
     Granted,
+    JobError,
+    JobRecord,
     Numbered,
     Push,
     Reply,
     Welcome,
 )
+from osqueue.core.sessions import MAX_SESSIONS
 from tests.broker.bed import Bed
 
 
@@ -168,6 +173,63 @@ def test_a_message_that_needs_an_object_waits_and_others_go_on() -> None:
     assert len(again.load()) == 1
     again.settle()
     assert [answer.number for answer in again.to(1, Answer)] == [1, 2]
+
+
+def test_a_session_whose_answers_fill_its_room_goes_on_once_it_acknowledges_them() -> None:
+    bed = Bed()
+    bed.connect(1, "a")
+    bed.operate(1, Push([b"1"] * 2000))
+    bed.settle()
+    odd = [*range(1, 2000, 2)]
+    parts = [odd[at : at + 100] for at in range(0, 1000, 100)]
+
+    for number, ids in enumerate(parts, 2):
+        bed.say(1, Numbered(number, 0, Cancel(ids)))
+    bed.settle()
+    bed.wait(LINGER_MS)
+    bed.settle()
+    answered = len(bed.to(1, Answer))
+    assert answered < 1 + len(parts), "an answer of 100 runs is kept until it is acknowledged"
+    while answered < 1 + len(parts):
+        bed.say(1, Numbered(answered, answered, Cancel([])))
+        bed.wait(LINGER_MS)
+        bed.settle()
+        assert len(bed.to(1, Answer)) > answered
+        answered = len(bed.to(1, Answer))
+
+    assert [answer.number for answer in bed.to(1, Answer)] == [*range(1, 2 + len(parts))]
+
+
+def test_a_new_session_that_takes_the_place_of_another_may_wait_for_a_segment() -> None:
+    bed = Bed()
+    bed.connect(1000, "pusher")
+    bed.push(1000, *[b'"%0100d"' % n for n in range(500)])
+    bed.say(1000, Goodbye())
+    bed.settle()
+    again = Bed(bed.root, bed.store)
+    for session in range(MAX_SESSIONS + 1):
+        again.connect(session, f"s{session}")
+    for session in range(MAX_SESSIONS):
+        again.push(session, b"1")
+        again.settle()
+        again.say(session, Numbered(1, 1, Push([])))
+        again.loop.disconnected(session)
+
+    again.operate(MAX_SESSIONS, Cancel([7]))
+    again.settle()
+
+    assert [answer.body for answer in again.to(MAX_SESSIONS, Answer)] == [Changed([(7, 7)])]
+
+
+def test_what_the_archive_knows_of_jobs_that_end_awaited_goes_out_in_small_messages() -> None:
+    error = JobError("ValueError", "m" * 2000, "t" * 300_000)
+    records = [JobRecord(id=n, state="dead", errors=[error]) for n in range(20)]
+
+    sends = archive_answer(Lookup(5, 0, [*range(20)], []), records)
+
+    assert [record.id for send in sends for record in send.message.jobs] == [*range(20)]
+    assert len(sends) > 3
+    assert {send.connection for send in sends} == {5}
 
 
 def test_a_newer_connection_of_a_session_closes_the_older() -> None:

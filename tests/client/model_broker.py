@@ -6,9 +6,11 @@ Its state outlives connections. An operation is applied once per number; its ans
 from __future__ import annotations
 
 from osqueue.core.messages import (
+    MAX_IDS,
     Answer,
     Ask,
     Beaten,
+    Changed,
     Claim,
     Finished,
     FromBroker,
@@ -23,6 +25,7 @@ from osqueue.core.messages import (
     Pushed,
     Refused,
     Reply,
+    Requeue,
     SayAgain,
     Stats,
     ToBroker,
@@ -34,7 +37,7 @@ class ModelSession:
     def __init__(self, birth: int) -> None:
         self.birth = birth
         self.last = 0
-        self.answers: dict[int, Pushed] = {}
+        self.answers: dict[int, Pushed | Changed] = {}
 
 
 class ModelBroker:
@@ -43,6 +46,7 @@ class ModelBroker:
         self.sessions: dict[str, ModelSession] = {}
         self.forgotten = 0
         self.applied: list[bytes] = []
+        self.requeued: list[int] = []
         self.finished: set[int] = set()
         self.watched: set[int] = set()
         self.said_goodbye = False
@@ -111,12 +115,18 @@ class ModelBroker:
         return [Answer(message.number, session.answers[message.number]), *self._watch(session, message)]
 
     def _apply(self, session: ModelSession, message: Numbered) -> None:
-        push = message.operation
-        assert isinstance(push, Push)
-        first = len(self.applied) + 1
-        self.applied += push.payloads
         session.last = message.number
-        session.answers[message.number] = Pushed([(first, len(self.applied))])
+        match message.operation:
+            case Push(payloads):
+                first = len(self.applied) + 1
+                self.applied += payloads
+                session.answers[message.number] = Pushed([(first, len(self.applied))])
+            case Requeue(ids):
+                assert len(ids) <= MAX_IDS
+                self.requeued += ids
+                session.answers[message.number] = Changed([(one, one) for one in ids])
+            case other:
+                raise AssertionError(f"the model does not know {other}")
 
     def _watch(self, session: ModelSession, message: Numbered) -> list[FromBroker]:
         push = message.operation

@@ -206,6 +206,23 @@ def test_what_gets_no_answer_is_unavailable_and_again_is_the_same_push(client, b
     assert broker.model.applied == [b"1", b"2"]
 
 
+def test_again_of_many_ids_goes_on_with_those_that_were_not_asked_for_yet(client, broker, monkeypatch):
+    client.push(b"1")
+    monkeypatch.setattr(operations, "PATIENCE_MS", 200)
+    broker.answering.clear()
+
+    with pytest.raises(Unavailable) as caught:
+        client.requeue(range(1, 601))
+    with pytest.raises(Unavailable) as again:
+        caught.value.again()
+    broker.answering.set()
+    broker.drop()
+
+    assert again.value.again() == [*range(1, 601)]
+    assert again.value.again() == [*range(1, 601)]
+    assert broker.model.requeued == [*range(1, 601)]
+
+
 def test_a_forgotten_session_is_renewed_unseen(client, broker):
     client.push(b"1")
     broker.model.forget()

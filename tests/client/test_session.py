@@ -16,6 +16,9 @@ from osqueue.core.messages import (
     Answer,
     AnswerBody,
     Ask,
+    Beaten,
+    Cancel,
+    Changed,
     Claim,
     Finished,
     FromBroker,
@@ -299,8 +302,9 @@ def test_the_last_answer_is_acknowledged_when_nothing_follows_it(session):
     push(session), push(session)
     session.outbox(0)
     session.received(Answer(1, Pushed([(1, 1)])), 0)
-    session.time_passed(0)
     assert session.outbox(0) == []
+    session.time_passed(0)
+    assert numbers(session.outbox(0)) == [(1, 1)]
     session.received(Answer(2, Pushed([(2, 2)])), 0)
     assert session.outbox(0) == []
     assert session.busy
@@ -313,6 +317,17 @@ def test_the_last_answer_is_acknowledged_when_nothing_follows_it(session):
     assert session.outbox(2000) == []
     push(session)
     assert numbers(session.outbox(3000)) == [(3, 2)]
+
+
+def test_a_large_answer_is_acknowledged_at_once(session):
+    welcome(session)
+    session.operations.submit(Cancel([*range(1, 40, 2)]), lambda _: None, 0)
+    push(session)
+    session.outbox(0)
+
+    session.received(Answer(1, Changed([(n, n) for n in range(1, 40, 2)])), 0)
+
+    assert numbers(session.outbox(0)) == [(1, 1)]
 
 
 def test_goodbye_follows_what_was_said_and_is_said_again_on_a_new_connection(session):
@@ -507,3 +522,38 @@ def test_a_hello_names_the_leases_of_claims_that_are_still_open(session):
 
     assert hello.leases == [7]
     assert welcome(session)[0].leases == []
+
+
+def claimed_two(session: Session) -> None:
+    welcome(session)
+    session.calls.claim(Claim(0, ["default"], 2), Answers().append, 0)
+    [claim] = session.outbox(0)
+    handouts = [Handout(n, 1, "default", b"1", 0) for n in (1, 2)]
+    session.received(Granted(claim.ticket, 7, handouts), 0)
+
+
+def leases(session: Session) -> list[int]:
+    session.disconnected(0)
+    [hello] = welcome(session)
+    return hello.leases
+
+
+def test_a_job_that_is_reported_twice_does_not_close_the_lease_of_another(session):
+    claimed_two(session)
+
+    for number in (1, 2):
+        session.operations.submit(Report(7, [Outcome(1, 1, "succeeded")]), Answers().append, 0)
+        session.outbox(0)
+        session.received(Answer(number, Reported([(1, 1)] if number == 2 else [])), 0)
+
+    assert leases(session) == [7]
+
+
+def test_a_lease_whose_jobs_were_all_found_lost_is_not_named_any_more(session):
+    claimed_two(session)
+
+    for job_id, expected in ((1, [7]), (2, [])):
+        session.heartbeat(7, [job_id], Answers().append, 0)
+        [heartbeat] = session.outbox(0)
+        session.received(Beaten(heartbeat.ticket, held=False), 0)
+        assert leases(session) == expected

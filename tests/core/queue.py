@@ -42,6 +42,10 @@ LEASE_S = 30
 START_MS = 1_700_000_000_000
 
 
+def lost_ids(reported: Any) -> list[int]:
+    return [job_id for first, last in reported.lost for job_id in range(first, last + 1)]
+
+
 class Session:
     """One client of the queue: numbers its operations, collects what it is sent."""
 
@@ -93,11 +97,11 @@ class Session:
         return self.say(Report(self.lease if lease is None else lease, list(outcomes)))
 
     def complete(self, job: Handout, result: bytes = b"null", lease: int | None = None) -> list[int]:
-        return self.report(Outcome(job.id, job.attempt, "succeeded", 1, 2, result), lease=lease).lost  # type: ignore[no-any-return]
+        return lost_ids(self.report(Outcome(job.id, job.attempt, "succeeded", 1, 2, result), lease=lease))
 
     def fail(self, job: Handout, why: str = "why", **fields: Any) -> list[int]:
         error = JobError("ValueError", why)
-        return self.report(Outcome(job.id, job.attempt, "failed", error=error, **fields)).lost  # type: ignore[no-any-return]
+        return lost_ids(self.report(Outcome(job.id, job.attempt, "failed", error=error, **fields)))
 
     def cancel(self, *ids: int, running: bool = True) -> Any:
         return self.say(Cancel(list(ids), running=running))

@@ -416,6 +416,29 @@ def test_shutdown_is_as_in_concurrent_futures(waiting):
     wait_for(lambda: "osqueue-shutdown" not in {thread.name for thread in threading.enumerate()})
 
 
+def test_thousands_of_futures_are_cancelled_on_the_way_out(tmp_path, waiting):
+    path = tmp_path / "queue"
+    pool = LocalPool(handlers.wait_for_file, workers=1, path=path)
+    running = pool.submit(waiting)
+    wait_for(Path(waiting["started"]).exists)
+    waits = [pool.submit(waiting) for _ in range(3000)]
+    # One of two: the ids do not form runs, so the broker's answers are long.
+    kept = [future for future in waits[::2] if not future.cancel()]
+    assert kept == []
+
+    closing = threading.Thread(target=pool.shutdown, kwargs={"cancel_futures": True})
+    closing.start()
+    wait_for(lambda: all(future.done() for future in waits))
+    Path(waiting["go"]).touch()
+    closing.join(60)
+
+    assert not closing.is_alive()
+    assert all(future.cancelled() for future in waits)
+    assert running.result(0) == "went"
+    with LocalPool(handlers.wait_for_file, workers=1, path=path) as again:
+        assert (again.stats().succeeded, again.stats().cancelled) == (1, 3000)
+
+
 def test_any_thread_may_use_it(pool):
     results: list[int] = []
 

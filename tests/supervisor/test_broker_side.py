@@ -127,6 +127,23 @@ def test_dropping_asks_the_workers_for_what_they_have():
     assert scene.verdicts() == {waiting: "cancelled"}
 
 
+def test_a_drop_is_answered_only_with_its_report_on_the_way():
+    scene = Scene(workers=1).open()
+    scene.know(50)
+    [done] = scene.grant(1)
+    scene.finish(0, done)
+    running, *waiting = scene.grant(5)
+    scene.begin(0, running)
+    dropped = next(one for one in waiting if one not in scene.has(0))
+    assert scene.verdicts() == {done: "succeeded"}, "a report is under way, and the next one would be held back"
+
+    scene.foreman.drop(1, [dropped], scene.now)
+    scene.settle()
+
+    assert scene.dropped() == [[dropped]]
+    assert scene.verdicts() == {done: "succeeded", dropped: "cancelled"}
+
+
 def test_a_drop_is_answered_after_a_second_by_a_worker_that_cannot_and_late_jobs_run_after_all():
     scene = Scene(workers=1).open()
     scene.know(50)

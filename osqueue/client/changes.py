@@ -1,0 +1,66 @@
+"""Cancel, requeue or discard of any number of ids: said in parts that the broker accepts, one after the other."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Generic, TypeVar
+
+from msgspec import structs
+
+from osqueue.client.face import Face, itself
+from osqueue.client.runs import from_runs
+from osqueue.core.messages import MAX_IDS, Cancel, Changed, Discard, Requeue
+from osqueue.errors import JobNotFound, Unavailable
+
+R = TypeVar("R")
+Change = Cancel | Requeue | Discard
+
+
+class Changes(Generic[R]):
+    """One such operation. For one thread at a time.
+
+    Args:
+        face: where it is done.
+        operation: what to do, with any number of ids.
+        pick: makes the result of the ids that were changed.
+    """
+
+    def __init__(self, face: Face, operation: Change, pick: Callable[[list[int]], R]) -> None:
+        self._face = face
+        self._asked = list(dict.fromkeys(operation.ids))
+        self._rest = deque(_parts(operation, self._asked))
+        self._pick = pick
+        self._changed: dict[int, None] = {}
+        self._unknown: dict[int, None] = {}
+
+    def result(self, begun: Callable[[], Changed] | None = None) -> R:
+        """Do it.
+
+        Args:
+            begun: waits for the answer of a part that was said before.
+
+        Raises:
+            JobNotFound: none of the ids is a job's.
+            Unavailable: unknown what happened to one part; ``again()`` finds out, and goes on with the rest.
+        """
+        while begun is not None or self._rest:
+            say = begun or partial(self._face.operate, self._rest.popleft(), Changed, itself)
+            begun = None
+            try:
+                answer = say()
+            except Unavailable as error:
+                if error._again is not None:
+                    error._again = partial(self.result, error._again)
+                raise
+            self._changed.update(dict.fromkeys(from_runs(answer.ids)))
+            self._unknown.update(dict.fromkeys(answer.unknown))
+        if self._unknown and len(self._unknown) == len(self._asked):
+            raise JobNotFound(f"no job has this id id={', '.join(map(str, [*self._unknown][:5]))}")
+        return self._pick([*self._changed])
+
+
+def _parts(operation: Change, ids: list[int]) -> Iterator[Change]:
+    for at in range(0, max(1, len(ids)), MAX_IDS):
+        yield structs.replace(operation, ids=ids[at : at + MAX_IDS])
