@@ -105,13 +105,13 @@ class Claims:
         held = dict(hello.held)
         ours = {place.job.id: place for place in places}
         attempts = {job_id: place.job.attempts + 1 for job_id, place in ours.items()}
-        lacking = [ours[job_id] for job_id in ours if held.get(job_id) != attempts[job_id]]
-        if lacking and lease is not None:
-            jobs = [_handout(place, lease) for place in lacking]
-            for part in _messages(jobs):
-                self._state.outbox.append((hello.session, Granted(0, lease.number, part)))
+        # First what is lost: an attempt that has ended may be followed by the next one of the same job.
         if lost := [job_id for job_id, attempt in held.items() if attempts.get(job_id) != attempt]:
             self._state.outbox.append((hello.session, Lost(lost)))
+        lacking = [ours[job_id] for job_id in ours if held.get(job_id) != attempts[job_id]]
+        if lacking and lease is not None:
+            for part in _messages([_handout(place, lease) for place in lacking]):
+                self._state.outbox.append((hello.session, Granted(0, lease.number, part)))
 
     def disconnected(self, session: str) -> None:
         """The session's connection has ended: its claims wait no longer; its leases are as they were."""

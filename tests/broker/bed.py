@@ -16,12 +16,16 @@ from osqueue.core.messages import Claim, Hello, Numbered, Operation, Outcome, Pu
 from osqueue.core.model import Root
 from osqueue.core.settings import QueueSettings
 
+START_MS = 1_700_000_000_000
+
 
 class Bed:
     """Drives a `CommitLoop`; effects wait in ``pending`` until the test carries them out."""
 
-    def __init__(self, root: bytes | None = None, store: dict[str, bytes] | None = None) -> None:
-        self.now_ms = 1_700_000_000_000
+    def __init__(
+        self, root: bytes | None = None, store: dict[str, bytes] | None = None, now_ms: int = START_MS
+    ) -> None:
+        self.now_ms = now_ms
         self.store = {} if store is None else store
         self.nonces = map(str, itertools.count(1))
         machine = QueueMachine(

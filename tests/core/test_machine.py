@@ -17,6 +17,7 @@ from osqueue.core.messages import (
     Granted,
     Holder,
     ListJobs,
+    Lost,
     Numbered,
     Outcome,
     Push,
@@ -314,6 +315,19 @@ def test_after_a_reconnect_a_watcher_learns_what_ended_meanwhile(queue: Queue) -
 
     told = {job.id: job.result for message in user.received(Finished) for job in message.jobs}
     assert told == {1: b'"ok"', 2: b'"later"'}
+
+
+def test_after_a_reconnect_the_attempt_that_ended_is_named_lost_before_the_next_one_is_handed_out(queue: Queue) -> None:
+    worker = queue.session("w")
+    queue.session().push(b"1")
+    [job] = worker.claim(2, standing=True)
+    worker.fail(job, retry_delay_s=0)
+
+    worker.hello(held=[(1, 1)])
+
+    told = [message for message in worker.inbox if isinstance(message, (Lost, Granted))]
+    assert [type(message) for message in told] == [Lost, Granted]
+    assert (told[0].ids, [(job.id, job.attempt) for job in told[1].jobs]) == ([1], [(1, 2)])
 
 
 def test_after_a_reconnect_a_holder_is_sent_what_it_lacks_and_told_what_it_lost(queue: Queue) -> None:
