@@ -102,13 +102,14 @@ class Claims:
                 self.end(lease, [], now_ms, marks=False)
 
     def _compare(self, hello: Hello, lease: Lease | None, places: list[Place]) -> None:
-        held = dict(hello.held)
-        ours = {place.job.id: place for place in places}
-        attempts = {job_id: place.job.attempts + 1 for job_id, place in ours.items()}
-        # First what is lost: an attempt that has ended may be followed by the next one of the same job.
-        if lost := [job_id for job_id, attempt in held.items() if attempts.get(job_id) != attempt]:
+        # As attempts, not as jobs: a holder may still report one attempt of a job while it has the next one.
+        ours = {(place.job.id, place.job.attempts + 1): place for place in places}
+        held = set(hello.held)
+        known = {job_id for job_id, _ in held & ours.keys()}
+        # First what is lost, since the next attempt of the same job may follow.
+        if lost := list(dict.fromkeys(job_id for job_id, _ in hello.held if job_id not in known)):
             self._state.outbox.append((hello.session, Lost(lost)))
-        lacking = [ours[job_id] for job_id in ours if held.get(job_id) != attempts[job_id]]
+        lacking = [place for attempt, place in ours.items() if attempt not in held]
         if lacking and lease is not None:
             for part in _messages([_handout(place, lease) for place in lacking]):
                 self._state.outbox.append((hello.session, Granted(0, lease.number, part)))

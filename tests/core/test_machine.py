@@ -330,6 +330,17 @@ def test_after_a_reconnect_the_attempt_that_ended_is_named_lost_before_the_next_
     assert (told[0].ids, [(job.id, job.attempt) for job in told[1].jobs]) == ([1], [(1, 2)])
 
 
+def test_a_holder_that_still_reports_an_attempt_keeps_the_next_one_over_a_reconnect(queue: Queue) -> None:
+    worker = queue.session("w")
+    queue.session().push(b"1")
+    [job] = worker.claim(2, standing=True)
+    worker.fail(job, retry_delay_s=0)
+
+    worker.hello(held=[(1, 2), (1, 1)])
+
+    assert (worker.received(Granted), worker.lost()) == ([], [])
+
+
 def test_after_a_reconnect_a_holder_is_sent_what_it_lacks_and_told_what_it_lost(queue: Queue) -> None:
     worker = queue.session("w")
     worker.push(b"1", b"2", b"3")
