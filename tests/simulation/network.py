@@ -46,7 +46,7 @@ class Peer:
 
 
 class Network:
-    """Three clients, and whoever keeps a standing lease as the last one; one seed, one history.
+    """Three clients, and somebody who keeps a standing lease; one seed, one history.
 
     Messages are read one by one, or many; connections are cut between any two of them; the broker is killed between any
     two steps of a commit, and the next one has what had landed.
@@ -57,17 +57,25 @@ class Network:
         self.crashes = self.random.choice([0, 0.002, 0.02])
         self.bed = Bed()
         self._connections = itertools.count(1)
-        names = (f"s{n}" for n in itertools.count(1))
-        sessions = [Session(names.__next__) for _ in range(CLIENTS)]
-        sessions.append(Session(names.__next__, holder=Holder("boot", "namespace", 1, 1), keeper=keeper))
-        self.peers = [Peer(session) for session in sessions]
-        self.keeper = self.peers[-1]
+        self._names = (f"s{n}" for n in itertools.count(1))
+        self._pids = itertools.count(1)
+        self.clients = [Peer(Session(self._names.__next__)) for _ in range(CLIENTS)]
+        self.join(keeper)
         self.unanswered = 0
         self.pushed: list[int] = []
         self.cancelled: Counter[int] = Counter()
         self.completed: Counter[int] = Counter()
         self.told: Counter[int] = Counter()
         self.watched: set[int] = set()
+
+    def join(self, keeper: Keeper) -> None:
+        """Another process keeps the standing lease from now on."""
+        self.holder = Holder("boot", "namespace", next(self._pids), 1)
+        self.keeper = Peer(Session(self._names.__next__, holder=self.holder, keeper=keeper))
+
+    @property
+    def peers(self) -> list[Peer]:
+        return [*self.clients, self.keeper]
 
     @property
     def now_ms(self) -> int:
@@ -83,13 +91,16 @@ class Network:
 
     def weather(self) -> list[tuple[int, Step]]:
         """What happens to connections, the store and the time."""
-        anyone = [*self.peers, self.keeper]
         pick = self.random.choice
+
+        def anyone() -> Peer:
+            return pick([*self.peers, self.keeper])
+
         return [
-            (8, lambda: self.connect(pick(anyone))),
-            (2, lambda: self.lose_connection(pick(anyone))),
-            (20, lambda: self.broker_reads(pick(anyone), pick([1, 2, 1000]))),
-            (20, lambda: self.client_reads(pick(anyone), pick([1, 2, 1000]))),
+            (8, lambda: self.connect(anyone())),
+            (2, lambda: self.lose_connection(anyone())),
+            (20, lambda: self.broker_reads(anyone(), pick([1, 2, 1000]))),
+            (20, lambda: self.client_reads(anyone(), pick([1, 2, 1000]))),
             (30, self.disk),
             (3, lambda: self.wait(pick([1, LINGER_MS, 2000]))),
         ]
@@ -114,7 +125,7 @@ class Network:
     # ------------------------------------------------------------------------------------------------- what clients do
 
     def client(self) -> Peer:
-        return self.random.choice(self.peers[:-1])
+        return self.random.choice(self.clients)
 
     def operate(self, peer: Peer, operation: Operation, on_body: Callable[[AnswerBody], None]) -> None:
         self.unanswered += 1
@@ -246,11 +257,11 @@ class Network:
         assert max(records.values(), default=0) <= 1, "two records"
         by_state = {state: {r.id for r in self.records() if r.state == state} for state in ("succeeded", "cancelled")}
         assert by_state == {"succeeded": self.completed.keys(), "cancelled": self.cancelled.keys()}
-        assert self.live("ready", "delayed", "leased", "dead") == len(self.pushed) - len(records)
+        assert self.count("ready", "delayed", "leased", "dead") == len(self.pushed) - len(records)
         ended = (self.completed.keys() | self.cancelled.keys()) & self.watched
         assert {job_id for job_id in ended if self.told[job_id] != 1} == set(), "an awaited end is told once"
 
-    def live(self, *states: str) -> int:
+    def count(self, *states: str) -> int:
         counts = [count for _, count in self.bed.loop.machine.state.counts.items()]
         return sum(getattr(count, state) for count in counts for state in states)
 

@@ -21,97 +21,8 @@ from osqueue.supervisor.effects import (
     Stopped,
 )
 from osqueue.supervisor.foreman import Foreman
-from osqueue.worker.messages import CancelJobs, End, GiveBack, Ran, ToWorker, Work, WriteOut
 from osqueue.worker_process import Ended
-
-MS = 1_000_000
-TASKS = {"short": 0.05, "middle": 4.0, "long": 30.0, "slow": 400.0}
-"""Usual run times in milliseconds; each run is between half and ten times that."""
-
-
-class Worker:
-    """A worker process under a virtual clock: it does what `osqueue.worker` does, and dies when told to."""
-
-    def __init__(self, world: World, slot: int, pid: int) -> None:
-        self.world = world
-        self.slot = slot
-        self.pid = pid
-        self.state = "starting"
-        self.inbox: deque[Handout] = deque()
-        self.finished: list[tuple[Outcome, str, int]] = []
-        self.job: Handout | None = None
-        self.cancelled: set[int] = set()
-        self.ending = False
-        self.began = self.until = 0
-
-    def hear(self, message: ToWorker) -> None:
-        if self.state != "up":
-            return
-        match message:
-            case Work(jobs=jobs):
-                self.inbox.extend(jobs)
-            case GiveBack(number=number, ids=ids):
-                self.write_out()
-                self.give_back(number, [j for j in self.inbox if not ids or j.id in ids])
-            case CancelJobs(ids=ids):
-                not_begun = [j for j in self.inbox if j.id in ids]
-                self.give_back(0, not_begun)
-                self.cancelled.update(ids)
-            case WriteOut():
-                self.write_out()
-            case End():
-                self.ending = True
-
-    def give_back(self, number: int, jobs: list[Handout]) -> None:
-        for job in jobs:
-            self.inbox.remove(job)
-        self.world.soon(lambda: self.world.foreman.gave_back(self.slot, number, [j.id for j in jobs], self.world.now))
-
-    def write_out(self) -> None:
-        finished, self.finished = self.finished, []
-        if finished:
-            ran = [Ran(task, 1, took) for _, task, took in finished]
-            outcomes = [outcome for outcome, _, _ in finished]
-            self.world.soon(lambda: self.world.foreman.wrote(self.slot, outcomes, ran, self.world.now))
-
-    def step(self) -> None:
-        """Live up to the present."""
-        if self.state != "up":
-            return
-        if self.job is not None and (self.world.now >= self.until or self.stops_by_itself()):
-            self.finished.append((Outcome(self.job.id, self.job.attempt, "succeeded"), self.job.task, self.took()))
-            self.world.ended_run(self.job)
-            self.world.on.pop(self.slot, None)
-            self.job = None
-        if self.job is None and self.inbox:
-            self.begin(self.inbox.popleft())
-        if self.job is None or self.took() > MS:
-            self.write_out()
-        if self.job is None and self.ending:
-            self.die(0)
-
-    def stops_by_itself(self) -> bool:
-        assert self.job is not None
-        return self.job.id in self.cancelled and self.job.id % 2 == 0
-
-    def took(self) -> int:
-        return self.world.now - self.began
-
-    def begin(self, job: Handout) -> None:
-        self.job = job
-        self.began = self.world.now
-        self.until = self.began + round(TASKS[job.task] * MS * self.world.random.choice([0.5, 1, 1, 1, 1, 10]))
-        self.world.began_run(job)
-        self.world.on[self.slot] = Blamed(self.slot, self.pid, 1, job.id, job.attempt, self.began)
-
-    def die(self, exit_code: int) -> None:
-        if self.state == "dead":
-            return
-        if self.job is not None:
-            self.world.ended_run(self.job)
-        self.state = "dead"
-        del self.world.workers[self.slot]
-        self.world.soon(lambda: self.world.worker_gone(self, exit_code))
+from tests.supervisor.model_worker import MS, TASKS, Worker
 
 
 class World:
@@ -157,6 +68,9 @@ class World:
 
     def ended_run(self, job: Handout) -> None:
         self.running[job.id] -= 1
+
+    def outcome(self, job: Handout) -> Outcome:
+        return Outcome(job.id, job.attempt, "succeeded")
 
     def worker_gone(self, worker: Worker, exit_code: int) -> None:
         if worker.job is not None:
