@@ -26,6 +26,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run a command line and return its exit status; wrong usage raises ``SystemExit(2)``, as argparse does."""
     arguments = sys.argv[1:] if argv is None else list(argv)
     logging.basicConfig(level=logging.WARNING, format="osqueue: %(message)s", stream=sys.stderr)
+    if sys.stdout is None:
+        # Before anything is done: the next file that is opened would get its descriptor, and what is printed.
+        _say("standard output is closed; > /dev/null drops it")
+        return exit_status.STORE_FAILED
     try:
         with _sigterm_raises():
             status = _dispatch(arguments)
@@ -38,7 +42,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         status_of_error = exit_status.of(error)
         if status_of_error is None:
             raise
-        _say(str(error) or _named(error))
+        _say(exit_status.in_a_shell(error) or _named(error))
         return status_of_error
 
 

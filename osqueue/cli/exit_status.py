@@ -1,15 +1,15 @@
 """Exit statuses, and which error ends a command with which.
 
-===  ==========================================================
+===  =========================================================================
 0    done
 1    a job died, an id is unknown, ``verify`` found damage
 2    wrong usage or refused settings
 3    the queue cannot be reached or opened
-4    the store failed, or another broker took over
+4    the store failed, another broker took over, or standard output is closed
 130  stopped by SIGINT
 141  whoever read the output has gone
 143  stopped by SIGTERM
-===  ==========================================================
+===  =========================================================================
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from osqueue.errors import (
     Corrupt,
     Fenced,
     JobNotFound,
+    OsqueueError,
     PoolBroken,
     QueueFull,
     QueueLocked,
@@ -41,7 +42,7 @@ class UsageError(Exception):
     """The command was asked for something that cannot be; the message says what to write instead."""
 
 
-class CannotOpen(Exception):
+class CannotOpen(OsqueueError):
     """The queue cannot be reached or opened; the message says why."""
 
 
@@ -74,3 +75,8 @@ _STATUS_OF: tuple[tuple[type[BaseException], int], ...] = (
 def of(error: BaseException) -> int | None:
     """The exit status for an error that ended a command; None for one that is a bug of ours."""
     return next((status for kind, status in _STATUS_OF if isinstance(error, kind)), None)
+
+
+def in_a_shell(error: BaseException) -> str:
+    """The error's message, without what can only be done in a program."""
+    return str(error).partition("; error.again()")[0]

@@ -27,7 +27,8 @@ class LineSource:
     """
 
     def __init__(self, file: str, *, lines: bool) -> None:
-        self.name = "standard input" if file == "-" else file
+        self._is_standard_input = file == "-"
+        self.name = "standard input" if self._is_standard_input else file
         self.line = 0
         self._lines = lines
         self._stream = _open(file)
@@ -36,7 +37,7 @@ class LineSource:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        if self._stream is not sys.stdin.buffer:
+        if not self._is_standard_input:
             self._stream.close()
 
     def values(self) -> Iterator[object]:
@@ -101,6 +102,8 @@ def decode_json(text: str) -> object:
 
 def _open(file: str) -> BinaryIO:
     if file == "-":
+        if sys.stdin is None:
+            raise UsageError("standard input is closed")
         return sys.stdin.buffer
     try:
         return open(file, "rb")

@@ -53,6 +53,12 @@ def _value(name: str, data: bytes | None) -> dict[str, object]:
     return {f"{name}_base64": data}
 
 
+def jobs_and(count: int, verbs: tuple[str, str] = ("", "")) -> str:
+    """How many jobs, and what they do: ``1 job waits``, ``2 jobs wait``; ``verbs`` are of one and of many."""
+    one, many = verbs
+    return (f"1 job {one}" if count == 1 else f"{count} jobs {many}").rstrip()
+
+
 def printable(text: str) -> str:
     """The text with everything that is not printable escaped, on one line."""
     return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)

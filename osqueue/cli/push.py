@@ -10,10 +10,14 @@ import msgspec
 
 from osqueue.cli import exit_status
 from osqueue.cli.command import Command, add_json, add_target, count, seconds
-from osqueue.cli.exit_status import UsageError
+from osqueue.cli.exit_status import CannotOpen, UsageError, in_a_shell
 from osqueue.cli.line_source import BrokenLine, LineSource, decode_json
-from osqueue.cli.target import OpenQueue, open_queue
-from osqueue.errors import Rejected
+from osqueue.cli.output import jobs_and
+from osqueue.cli.target import open_queue
+from osqueue.client import Client
+from osqueue.errors import Rejected, Unavailable
+
+_PUSHED = ("was pushed", "were pushed")
 
 
 def _add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -51,7 +55,7 @@ def _push_one(options: argparse.Namespace) -> int:
     return exit_status.DONE
 
 
-def _push(queue: OpenQueue, payloads: Iterable[bytes], options: argparse.Namespace) -> Sequence[int]:
+def _push(queue: Client, payloads: Iterable[bytes], options: argparse.Namespace) -> Sequence[int]:
     return queue.push_many(
         payloads,
         task=options.task,
@@ -68,7 +72,11 @@ def _naming_what_was_pushed(source: LineSource) -> Iterator[None]:
         yield
     except (BrokenLine, Rejected) as error:
         place = "" if isinstance(error, BrokenLine) else f"{source.where()}: "
-        error.args = (f"{place}{error}; {getattr(error, 'pushed', 0)} jobs were pushed before it",)
+        error.args = (f"{place}{error}; {jobs_and(getattr(error, 'pushed', 0), _PUSHED)} before it",)
+        raise
+    except (CannotOpen, Unavailable) as error:
+        pushed = jobs_and(getattr(error, "pushed", 0), _PUSHED)
+        error.args = (f"{in_a_shell(error)}; {pushed}, and perhaps some after them",)
         raise
 
 
@@ -79,7 +87,7 @@ def _print_ids(ids: Sequence[int], options: argparse.Namespace) -> None:
     elif options.file is None:
         print(first)
     else:
-        print(f"pushed {len(ids)} jobs" + (f": {first} to {last}" if ids else ""))
+        print(f"pushed {jobs_and(len(ids))}" + (f": {first} to {last}" if ids else ""))
 
 
 PUSH = Command("push", "add jobs, durable when the command has ended", _add_arguments, _run)

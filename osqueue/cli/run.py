@@ -7,16 +7,20 @@ import importlib.util
 import os
 import shlex
 import sys
+import time
 
 from osqueue.cli import exit_status
 from osqueue.cli.command import Command, count, seconds
 from osqueue.cli.exit_status import UsageError
 from osqueue.cli.line_source import BrokenLine, LineSource
+from osqueue.cli.output import jobs_and
 from osqueue.cli.target import find_directory
 from osqueue.clock import boot_ms
 from osqueue.core.messages import Stats
 from osqueue.errors import Rejected
 from osqueue.pool import LocalPool
+
+_STANDING_POLL_S = 0.02
 
 
 def _add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -76,10 +80,28 @@ def _run_batch(source: LineSource | None, options: argparse.Namespace) -> int:
             # What came before the bad line is pushed, so it runs to its end; then the command fails.
             refusal = error
         after = pool.join()
+        if _ended(after) == _ended(before):
+            _see_a_worker_stand(pool)
+        # Not by leaving the block, which would wait, and warn of other tasks' jobs, a second time.
+        pool.stop()
     _report(before, after, (boot_ms() - started_ms) / 1000)
     if refusal is not None and source is not None:
         raise _explained(refusal, source)
     return exit_status.FAILED if after.dead > before.dead else exit_status.DONE
+
+
+def _ended(stats: Stats) -> int:
+    return stats.succeeded + stats.dead + stats.cancelled
+
+
+def _see_a_worker_stand(pool: LocalPool[object, object]) -> None:
+    """Nothing has run: whether workers can import the handler is still to be seen.
+
+    Raises:
+        PoolBroken: they cannot.
+    """
+    while pool.stats().workers == 0:
+        time.sleep(_STANDING_POLL_S)
 
 
 def _report(before: Stats, after: Stats, took_s: float) -> None:
@@ -89,13 +111,14 @@ def _report(before: Stats, after: Stats, took_s: float) -> None:
     jobs = succeeded + dead + cancelled
     parts = [f"{succeeded} succeeded", f"{dead} dead"] + ([f"{cancelled} cancelled"] if cancelled else [])
     rate = jobs / max(took_s, 0.001)
-    print(f"{jobs} jobs in {took_s:.1f} s ({rate:.{0 if rate >= 10 else 1}f}/s): {', '.join(parts)}")
+    print(f"{jobs_and(jobs)} in {took_s:.1f} s ({rate:.{0 if rate >= 10 else 1}f}/s): {', '.join(parts)}")
 
 
 def _explained(refusal: BrokenLine | Rejected, source: LineSource) -> UsageError:
     place = "" if isinstance(refusal, BrokenLine) else f"{source.where()}: "
     pushed = getattr(refusal, "pushed", 0)
-    return UsageError(f"{place}{refusal}; {pushed} jobs were pushed before it, and have run")
+    before_it = f"{jobs_and(pushed, ('was', 'were'))} pushed before it, and {'has' if pushed == 1 else 'have'} run"
+    return UsageError(f"{place}{refusal}; {before_it}")
 
 
 RUN = Command("run", "run a function over every line of a file, in worker processes", _add_arguments, _run)

@@ -2,53 +2,30 @@
 
 Rules:
 * A running broker is joined through its socket; without one the queue is opened in this process for as long as the
-  command runs.
+  command runs (`osqueue.cli.joining`).
 * Commands that only read make no queue where there is none.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Protocol
 
 from osqueue.cli.exit_status import CannotOpen
+from osqueue.cli.joining import JoinOrOpen
 from osqueue.client import Client
-from osqueue.core.messages import JobRecord, State, Stats
-from osqueue.embedded import Broker
-from osqueue.errors import Corrupt, OsqueueError, QueueLocked, Unavailable
+from osqueue.client.face import open_connection
+from osqueue.errors import OsqueueError
+from osqueue.reactor import LoopThread
 
 _TRACES = ("queue.json", "marker.json", "segments", "archive")
 _ELSEWHERE = re.compile(r"^(\w+://|[^/]*:\d+$)")
 
 
-class OpenQueue(Protocol):
-    """The verbs that commands use, of a `Client` and of a `Broker` alike."""
-
-    def push_many(
-        self,
-        payloads: Iterable[bytes],
-        *,
-        task: str = ...,
-        delay: float = ...,
-        priority: int = ...,
-        timeout: float | None = ...,
-        max_attempts: int | None = ...,
-    ) -> Sequence[int]: ...
-
-    def stats(self) -> Stats: ...
-
-    def get(self, job_id: int) -> JobRecord: ...
-
-    def list(self, state: State | None = None) -> Iterator[JobRecord]: ...
-
-    def history(self, since_ms: int = 0) -> Iterator[JobRecord]: ...
-
-
 @contextmanager
-def open_queue(target: str, *, create: bool = False) -> Iterator[OpenQueue]:
+def open_queue(target: str, *, create: bool = False) -> Iterator[Client]:
     """Open the queue for one command.
 
     Args:
@@ -58,9 +35,12 @@ def open_queue(target: str, *, create: bool = False) -> Iterator[OpenQueue]:
     Raises:
         CannotOpen: there is no queue, or it cannot be opened; the message says why.
     """
-    directory = find_directory(target, create=create)
-    with _join_or_open(directory) as queue:
-        yield queue
+    connector = JoinOrOpen(find_directory(target, create=create).absolute())
+    try:
+        with _connected(connector) as client:
+            yield client
+    finally:
+        connector.end()
 
 
 def find_directory(target: str, *, create: bool = False) -> Path:
@@ -85,29 +65,14 @@ def _way_to_one(directory: Path) -> str:
     return "`osqueue push` makes one"
 
 
-def _join_or_open(directory: Path) -> Client | Broker:
+def _connected(connector: JoinOrOpen) -> Client:
+    reactor = LoopThread("osqueue-client")
+    connection = open_connection(reactor, connector)
     try:
-        if joined := _join(directory):
-            return joined
-        return _open(directory)
-    except (OsqueueError, ValueError, OSError) as error:
-        raise CannotOpen(str(error)) from error
-
-
-def _open(directory: Path) -> Client | Broker:
-    try:
-        return Broker.open(directory)
-    except QueueLocked:
-        # A broker that was just starting answers by now.
-        if joined := _join(directory):
-            return joined
+        reactor.run(connection.start()).result()
+    except BaseException as error:
+        reactor.stop()
+        if isinstance(error, OsqueueError | ValueError | OSError):
+            raise CannotOpen(str(error)) from error
         raise
-
-
-def _join(directory: Path) -> Client | None:
-    if not (directory / "broker.sock").exists():
-        return None
-    try:
-        return Client.connect(directory)
-    except (Unavailable, Corrupt, OSError):
-        return None
+    return Client(reactor, connection)

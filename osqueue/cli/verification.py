@@ -8,7 +8,7 @@ from contextlib import closing
 from osqueue.cli import exit_status
 from osqueue.cli.command import Command, add_json
 from osqueue.cli.exit_status import CannotOpen
-from osqueue.cli.output import print_json, printable
+from osqueue.cli.output import jobs_and, print_json, printable
 from osqueue.cli.target import find_directory
 from osqueue.errors import OsqueueError
 from osqueue.storage import Reader, open_reader
@@ -39,7 +39,8 @@ def _print(findings: Findings) -> None:
     for problem in findings.problems:
         print(f"{problem.name}: {printable(problem.key)}: {printable(problem.detail)}")
     print(
-        f"{findings.waiting} jobs wait or run, {findings.dead} are dead, {findings.finished} have finished; "
+        f"{jobs_and(findings.waiting, ('waits or runs', 'wait or run'))}, {findings.dead} dead, "
+        f"{findings.finished} finished; "
         f"{findings.segments} segments, {findings.archive_objects} archive objects, {findings.leftovers} leftovers; "
         f"{len(findings.problems) or 'no'} problem{'s' if len(findings.problems) != 1 else ''}"
     )

@@ -22,6 +22,10 @@ class ResultsThread:
         """Have ``function`` called after whatever was handed in before."""
         self._inbox.put(function)
 
+    def call_each(self, functions: list[Callable[[], None]]) -> None:
+        """Have them called one after the other, with one wake-up of the thread; the failure of one is its own."""
+        self._inbox.put(lambda: _call_all(functions))
+
     def stop(self, timeout_s: float) -> None:
         """End the thread when what was handed in has been called; nothing is waited for in the thread itself."""
         self._inbox.put(None)
@@ -30,7 +34,12 @@ class ResultsThread:
 
     def _run(self) -> None:
         while (function := self._inbox.get()) is not None:
-            try:
-                function()
-            except Exception:  # noqa: BLE001  one future's trouble must not keep the others waiting
-                _log.exception("a future could not be settled")
+            _call_all([function])
+
+
+def _call_all(functions: list[Callable[[], None]]) -> None:
+    for function in functions:
+        try:
+            function()
+        except BaseException:  # noqa: BLE001  a callback's SystemExit, too, must not keep other futures waiting
+            _log.exception("a future's callback failed, or it could not be settled")

@@ -165,7 +165,7 @@ class Submitter:
     def _settle(self) -> None:
         """Hand over what one turn of the loop has brought: one wake-up of the results thread for many jobs."""
         ended, self._ended = self._ended, []
-        self._results.call(partial(_settle_all, ended))
+        self._results.call_each([partial(future.settle, record, values) for future, record, values in ended])
 
     def _tell(self, futures: list[JobFuture[Any]], error: Exception) -> None:
         for future in futures:
@@ -176,8 +176,3 @@ class Submitter:
         while any(future in self._pushing for future in futures) or any(one.future in futures for one in self._unsent):
             self._changed.clear()
             await self._changed.wait()
-
-
-def _settle_all(ended: list[Ended]) -> None:
-    for future, record, values in ended:
-        future.settle(record, values)

@@ -110,7 +110,7 @@ def test_a_payload_over_the_limit_is_refused_with_its_place(tmp_path: Path) -> N
 
     assert done.returncode == 2
     assert "items.jsonl:2" in done.stderr
-    assert "1 jobs were pushed before it" in done.stderr
+    assert "1 job was pushed before it" in done.stderr
 
 
 def test_a_directory_with_other_files_is_not_made_a_queue(tmp_path: Path) -> None:

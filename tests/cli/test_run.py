@@ -126,6 +126,25 @@ def test_a_run_without_a_file_makes_no_queue(directory: Path) -> None:
     assert not (directory / "jobs").exists()
 
 
+def test_a_handler_that_is_not_there_is_told_though_nothing_waits_for_it(directory: Path) -> None:
+    succeed("push", "jobs", "1", "--task", "other", cwd=directory)
+
+    done = osqueue("run", "handlers:triple", "--path", "jobs", "-j", "1", cwd=directory)
+
+    assert done.returncode == 2
+    assert "module handlers has no triple" in done.stderr
+
+
+def test_nothing_to_do_is_done_and_jobs_of_other_tasks_are_named_once(directory: Path) -> None:
+    succeed("push", "jobs", "1", "--task", "other", cwd=directory)
+
+    done = osqueue("run", "handlers:double", "--path", "jobs", "-j", "1", cwd=directory)
+
+    assert (done.returncode, done.stdout[:10]) == (0, "0 jobs in ")
+    assert done.stderr.count("jobs of tasks without a handler in this pool stay in the queue: other: 1") == 1
+    assert len(done.stderr.splitlines()) == 1
+
+
 def test_other_commands_join_a_running_batch(directory: Path) -> None:
     arguments = ["run", "handlers:wait", "--file", "items.jsonl", "--path", "jobs", "-j", "1", "--grace", "0"]
     running = subprocess.Popen(arguments_for(*arguments), cwd=directory, env=environment(), stderr=subprocess.DEVNULL)
