@@ -1,6 +1,6 @@
 """The blame file: which job each worker of one supervisor is on, known even when everybody has been killed.
 
-    header  64 bytes     magic, number of slots
+    header  64 bytes     magic, number of slots; the supervisor's pid, start time, pid namespace
     slot    64 bytes     word 0  the worker's pid, 0 for none
                               1  its start time (`osqueue.host.start_time`), so that pid and time name one process
                               2  sequence: grows with each job
@@ -13,6 +13,8 @@ Words are 64 bits in the host's own byte order: the file never leaves its host.
 Rules:
 * A worker maps the file and writes its own slot, before the handler is called and after: 0.2 µs, no message.
 * The job id is written last in `Slot.begin` and first in `Slot.end`: whenever the writer is killed, the id is right.
+* A supervisor's file is there from before its first claim until its last worker has gone; who finds it later and
+  knows that supervisor and workers are dead (`owner`, `processes`) may remove it, once no lease names it.
 * A reader copies a slot until job id and sequence stood still meanwhile.
 * The file is memory: it survives every process, not a power cut, which therefore charges nobody.
 """
@@ -26,8 +28,10 @@ from pathlib import Path
 
 from msgspec import Struct
 
+from osqueue.core.messages import Holder
+
 _MAGIC = b"osqueue blame 1\n"
-_HEADER = struct.Struct("=16sQ")
+_HEADER = struct.Struct("=16sQQQ24s")
 _WORD_BYTES = 8
 _SLOT_BYTES = 64
 _SLOT_WORDS = _SLOT_BYTES // _WORD_BYTES
@@ -101,8 +105,8 @@ class Blame:
         self.slots = _slot_count(self._map)
 
     @classmethod
-    def create(cls, path: Path | str, slots: int) -> Blame:
-        """Make the file, for the owner alone, with empty slots.
+    def create(cls, path: Path | str, slots: int, *, owner: Holder) -> Blame:
+        """Make the file, for the owner alone, with empty slots. ``owner``: the supervisor's process.
 
         Raises:
             FileExistsError: the path is taken; give each supervisor's life a name of its own.
@@ -112,7 +116,7 @@ class Blame:
         flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
         descriptor = os.open(path, flags, 0o600)
         try:
-            header = _HEADER.pack(_MAGIC, slots).ljust(_SLOT_BYTES, b"\0")
+            header = _HEADER.pack(_MAGIC, slots, owner.pid, owner.started, owner.pid_namespace.encode())
             os.write(descriptor, header + bytes(_SLOT_BYTES * slots))
         finally:
             os.close(descriptor)
@@ -137,6 +141,21 @@ def read(path: Path | str) -> list[Blamed]:
     try:
         found = (_read_slot(mapped, index) for index in range(_slot_count(mapped)))
         return [blamed for blamed in found if blamed is not None]
+    finally:
+        mapped.close()
+
+
+def owner(path: Path | str) -> Holder:
+    """The supervisor that made the file.
+
+    Raises:
+        OSError, ValueError: there is no such blame file.
+    """
+    mapped = _map(path, writable=False)
+    try:
+        _, _, pid, started, namespace = _HEADER.unpack_from(mapped)
+        # The boot is not noted: where a pid and its ticks come again after a reboot, the file only stays a while.
+        return Holder(boot="", pid_namespace=namespace.rstrip(b"\0").decode(), pid=pid, started=started)
     finally:
         mapped.close()
 
@@ -197,7 +216,7 @@ def _map(path: Path | str, *, writable: bool) -> mmap.mmap:
 def _slot_count(mapped: mmap.mmap) -> int:
     if len(mapped) < _SLOT_BYTES:
         raise ValueError(f"not a blame file, too short bytes={len(mapped)}")
-    magic, slots = _HEADER.unpack_from(mapped)
+    magic, slots, *_ = _HEADER.unpack_from(mapped)
     if magic != _MAGIC or not 1 <= slots <= _MAX_SLOTS or len(mapped) != _SLOT_BYTES * (slots + 1):
         raise ValueError("not a blame file of this version")
     return int(slots)

@@ -47,6 +47,7 @@ from osqueue.transport.unix import SOCKET_NAME, check_peer, listen_unix, remove_
 _log = logging.getLogger("osqueue")
 _decoder = msgspec.msgpack.Decoder(ToBroker)
 
+READ_AGAIN_S = 1.0
 ROOM_CHECK_MS = 100
 MAX_WAITING = 128
 """Messages of one connection that wait to be applied; more are not read."""
@@ -85,7 +86,7 @@ class BrokerServer:
         self._reader = WorkThread(loop, "osqueue-read")
         self._numbers = itertools.count(1)
         self._protocols: dict[int, FrameProtocol[ToBroker]] = {}
-        self._sweep = Sweep(storage, self._commits, self._reader)
+        self._sweep = Sweep(storage, self._commits, self._reader, directory)
         self._holders = Holders(
             loop,
             self._commits,
@@ -279,14 +280,25 @@ class BrokerServer:
                 _log.error("segment is damaged, its jobs are blocked key=%s reason=%s", key, error)
             self._schedule_turn()
 
-        self._reader.submit(lambda: self._read(key), done=done, failed=self._fail)
+        def failed(error: Exception) -> None:
+            if not isinstance(error, ReadFailed):
+                self._fail(error)
+                return
+            _log.warning("segment cannot be read now, trying again key=%s reason=%s", key, error)
+            self._loop.call_later(READ_AGAIN_S, self._load_again, key)
+
+        self._reader.submit(lambda: self._read(key), done=done, failed=failed)
+
+    def _load_again(self, key: str) -> None:
+        if not self._fatal and not self.stopped.done():
+            self._load(key)
 
     def _read(self, key: str) -> bytes | None:
         try:
             return self._storage.read(key)[0]
         except NotFound:
             return None
-        except (Corrupt, ReadFailed) as error:
+        except Corrupt as error:
             _log.error("segment cannot be read key=%s reason=%s", key, error)
             return None
 

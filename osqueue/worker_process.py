@@ -134,6 +134,18 @@ class Starter:
             launch()
 
 
+class _LastWords(FrameProtocol[FromWorker]):
+    """A worker's end of the connection, of which all is read even if writing to it fails first.
+
+    A message to a worker that has just died fails before its death is seen, and the event loop then closes the socket
+    with what the worker had said still in it.
+    """
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        _drain(self, self.transport.get_extra_info("socket").fileno())
+        super().connection_lost(exc)
+
+
 class WorkerProcess:
     """One process. All methods but `launch` and `close` belong to the loop's thread.
 
@@ -155,7 +167,7 @@ class WorkerProcess:
         self._context = context
         self._spec = spec
         self._on_ended = on_ended
-        self._protocol = FrameProtocol(
+        self._protocol = _LastWords(
             msgspec.msgpack.Decoder(FromWorker), on_message=on_message, on_lost=self._channel_lost
         )
         self._channel: socket.socket | None = None
@@ -273,7 +285,9 @@ class WorkerProcess:
 
     def _channel_lost(self, reason: Exception | None) -> None:
         if reason is not None and not self._over and not self._killed:
-            _log.error("worker spoke out of turn pid=%s reason=%s", self.pid, reason)
+            # One that died with unread jobs in its socket resets the connection: an ordinary end.
+            level = logging.DEBUG if isinstance(reason, ConnectionError) else logging.ERROR
+            _log.log(level, "worker spoke out of turn pid=%s reason=%s", self.pid, reason)
         # One that is just dying closes its socket a moment before its death is seen; that death tells the rest.
         self._loop.call_later(_DYING_S, self._silence)
 
@@ -285,7 +299,8 @@ class WorkerProcess:
 
     def _died(self) -> None:
         self._unwatch()
-        self._drain()
+        assert self._channel is not None
+        _drain(self._protocol, self._channel.fileno())
         self._kill_group()
         self._over = True
         self._protocol.abort()
@@ -302,13 +317,6 @@ class WorkerProcess:
         except (ProcessLookupError, PermissionError):
             return False  # no such group; PermissionError: macOS says so of a group of zombies
         return True
-
-    def _drain(self) -> None:
-        """Read what the dead worker still said; a grandchild may hold the socket, so no end-of-file is waited for."""
-        assert self._channel is not None
-        with contextlib.suppress(OSError):
-            while data := self._channel.recv(_DRAIN_BYTES):
-                self._protocol.data_received(data)
 
     def _tell(self) -> None:
         if self._late is not None:
@@ -336,6 +344,13 @@ class WorkerProcess:
         if self._watched is not None:
             self._loop.remove_reader(self._watched)
             self._watched = None
+
+
+def _drain(protocol: FrameProtocol[FromWorker], channel: int) -> None:
+    """Read what the worker still said; a grandchild may hold the socket, so no end-of-file is waited for."""
+    with contextlib.suppress(OSError):
+        while data := os.read(channel, _DRAIN_BYTES):
+            protocol.data_received(data)
 
 
 def _shield_children() -> None:

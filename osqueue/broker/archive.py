@@ -70,11 +70,12 @@ class Archive:
 
     def _known(self, frame: Frame) -> list[str]:
         if self._keys is None:
-            self._keys = []
+            keys: list[str] = []
             for key in self._storage.list("archive/"):
                 name = parse(key)
                 if name is not None and is_real(name, frame):
-                    self._add(self._keys, key, name)
+                    self._add(keys, key, name)
+            self._keys = keys  # last, since a listing may fail in the middle
         while self._landed:
             key = self._landed.popleft()
             if key not in self._names and (name := parse(key)) is not None:

@@ -15,6 +15,7 @@ from osqueue.clock import QueueClock
 from osqueue.core.messages import Holder
 
 _log = logging.getLogger("osqueue")
+RETIRED_S = 1.0
 
 
 class Holders:
@@ -50,6 +51,7 @@ class Holders:
         self._failed = failed
         self._descriptors: dict[Holder, int | None] = {}
         """None where the system has no descriptors of processes: then only a later takeover finds out."""
+        self._alarm: asyncio.TimerHandle | None = None
         self._looking: set[Holder] = set()
         self._ending: set[int] = set()
         """Leases that the commit loop was told of, and that are still there."""
@@ -61,6 +63,17 @@ class Holders:
         for lease in held:
             if lease.holder is not None and lease.number not in self._ending:
                 self.watch(lease.holder)
+        if self._alarm is None and any(not self._commits.serves(lease.session) for lease in held):
+            self._alarm = self._loop.call_later(RETIRED_S, self._look_for_retired)
+
+    def _look_for_retired(self) -> None:
+        """A supervisor that found no way here may end without its process: its blame file is gone then."""
+        self._alarm = None
+        absent = {x.holder for x in self._commits.machine.state.leases.all() if not self._commits.serves(x.session)}
+        for holder in absent & self._descriptors.keys():
+            if holder is not None and has_ended(holder, self._directory):
+                self._holder_ended(holder)
+        self.watch_all()
 
     def watch(self, holder: Holder) -> bool:
         """See to it that the holder's leases end with its process; False if nobody here can tell when that is."""
@@ -84,6 +97,8 @@ class Holders:
 
     def close(self) -> None:
         """Watch nobody any more."""
+        if self._alarm is not None:
+            self._alarm.cancel()
         for holder in list(self._descriptors):
             self._unwatch(holder)
 

@@ -141,6 +141,10 @@ class CommitLoop:
             self.machine.acknowledge(entry.session, message.acked)
         entry.waiting.append(message)
 
+    def serves(self, session: str) -> bool:
+        """Whether a connection serves this session now."""
+        return session in self._by_session
+
     def waiting(self, connection: int) -> int:
         """How many of a connection's messages have not been applied."""
         entry = self._connections.get(connection)
@@ -343,7 +347,7 @@ class CommitLoop:
                 elsewhere = self.machine.numbered(connection.session, connection.birth, message, now_ms)
                 self._look_elsewhere(connection, elsewhere)
             case Claim():
-                self.machine.claim(connection.session, message, now_ms)
+                self.machine.claim(connection.session, connection.birth, message, now_ms)
             case Heartbeat():
                 self.machine.heartbeat(connection.session, message, now_ms)
             case Ask():

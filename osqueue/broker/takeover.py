@@ -18,7 +18,7 @@ from msgspec import Struct, structs
 
 from osqueue import blame, host
 from osqueue.broker.writer import RootWriter
-from osqueue.clock import QueueClock
+from osqueue.clock import QueueClock, boot_ns
 from osqueue.core import codec
 from osqueue.core.claims import Attempt
 from osqueue.core.machine import QueueMachine
@@ -27,8 +27,10 @@ from osqueue.core.model import Frame, Root
 from osqueue.core.settings import QueueSettings
 from osqueue.storage import ROOT_KEY, Standing, Storage, Version, find_queue, mark
 
+_NS_PER_S = 1_000_000_000
+_NS_PER_MS = 1_000_000
 WORKERS_END_S = 2.0
-"""How long the workers of a dead holder are waited for; on Linux they die within milliseconds."""
+"""How long all workers of a dead holder are waited for; on Linux they die within milliseconds."""
 
 
 class Taken(Struct):
@@ -96,15 +98,16 @@ def look_at(holder: Holder, directory: str) -> Ended:
     if not path or holder.boot != host.boot_id():
         return Ended([], known=False, blame_path=path)
     try:
+        until_ns = boot_ns() + round(WORKERS_END_S * _NS_PER_S)
         for process in blame.processes(path):
-            _wait_for_end(structs.replace(holder, pid=process.pid, started=process.started))
+            _wait_for_end(structs.replace(holder, pid=process.pid, started=process.started), until_ns)
         attempts = [(blamed.job_id, blamed.attempt) for blamed in blame.read(path)]
         return Ended(attempts, known=True, blame_path=path)
     except (OSError, ValueError):
         return Ended([], known=False, blame_path=path)
 
 
-def _wait_for_end(worker: Holder) -> None:
+def _wait_for_end(worker: Holder, until_ns: int) -> None:
     descriptor = host.open_pidfd(worker.pid)
     if descriptor is None:
         return
@@ -112,6 +115,6 @@ def _wait_for_end(worker: Holder) -> None:
         if host.is_running(worker):
             poll = select.poll()
             poll.register(descriptor, select.POLLIN)
-            poll.poll(WORKERS_END_S * 1000)
+            poll.poll(max(0, until_ns - boot_ns()) / _NS_PER_MS)
     finally:
         os.close(descriptor)

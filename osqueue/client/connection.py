@@ -89,6 +89,10 @@ class Connection:
         self.flush()
         return call
 
+    def forget(self, call: Call) -> None:
+        """Nobody waits for a call any more; a job that it brings yet goes back."""
+        self.session.calls.forget(call)
+
     def claim_standing(self, tasks: list[str], jobs: int, worker: str) -> None:
         """Ask for jobs into the standing lease."""
         self.session.claim_standing(tasks, jobs, worker)

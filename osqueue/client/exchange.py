@@ -78,13 +78,17 @@ class Asking(Generic[R]):
     """One call that is not numbered. For one thread at a time; not for the loop's own.
 
     Args:
-        reactor: where it is done.
+        reactor, connection: where it is done.
         begin: makes the call, in the loop's thread.
         convert: makes the result of the response.
     """
 
-    def __init__(self, reactor: LoopThread, begin: Begin, convert: Callable[[Response], R]) -> None:
+    def __init__(
+        self, reactor: LoopThread, connection: Connection, begin: Begin, convert: Callable[[Response], R]
+    ) -> None:
         self._reactor = reactor
+        self._connection = connection
+        self._call: Call | None = None
         self._begin_call = begin
         self._convert = convert
 
@@ -97,7 +101,11 @@ class Asking(Generic[R]):
         """
         answer: concurrent.futures.Future[Response | OsqueueError] = concurrent.futures.Future()
         self._reactor.call(self._begin, answer)
-        response = answer.result()
+        try:
+            response = answer.result()
+        except BaseException:  # Ctrl-C: what comes yet is nobody's
+            self._reactor.call(self._forget)
+            raise
         if isinstance(response, Unavailable):
             response._again = self.result
         if isinstance(response, OsqueueError):
@@ -107,4 +115,8 @@ class Asking(Generic[R]):
         return self._convert(response)
 
     def _begin(self, answer: concurrent.futures.Future[Response | OsqueueError]) -> None:
-        self._begin_call(answer.set_result)
+        self._call = self._begin_call(answer.set_result)
+
+    def _forget(self) -> None:
+        if self._call is not None:
+            self._connection.forget(self._call)

@@ -65,6 +65,7 @@ class Face:
         self._may_wait()
         asking = Asking(
             self.reactor,
+            self.connection,
             partial(self.connection.ask, query),
             lambda response: pick(expect(expect(response, Reply).body, answer)),
         )
@@ -75,6 +76,7 @@ class Face:
         self._may_wait()
         asking = Asking(
             self.reactor,
+            self.connection,
             partial(self.connection.claim, claim),
             lambda response: pick(expect(response, Granted)),
         )
@@ -85,6 +87,7 @@ class Face:
         self._may_wait()
         asking = Asking(
             self.reactor,
+            self.connection,
             partial(self.connection.heartbeat, lease, running),
             lambda response: pick(expect(response, Beaten)),
         )

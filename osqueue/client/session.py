@@ -31,6 +31,7 @@ from osqueue.core.messages import (
     Hello,
     Holder,
     Lost,
+    Outcome,
     Refused,
     Reply,
     Report,
@@ -39,7 +40,7 @@ from osqueue.core.messages import (
     ToBroker,
     Welcome,
 )
-from osqueue.errors import OsqueueError
+from osqueue.errors import OsqueueError, Unavailable
 
 SESSION_LOST = "session_lost"
 _MANY_RUNS = 8
@@ -100,6 +101,8 @@ class Session:
         self._leaving = False
         self._left = False
         """Whether goodbye was said on this connection."""
+        self._goodbye_said = False
+        """Whether it was said on any."""
         self._outbox: list[ToBroker] = []
 
     @property
@@ -137,7 +140,7 @@ class Session:
             case SayAgain():
                 self._outbox += self.operations.repeat(message.number)
             case Granted():
-                self._granted(message)
+                self._granted(message, now_ms)
             case Beaten() | Reply():
                 self.calls.answered(message)
             case Finished():
@@ -184,7 +187,7 @@ class Session:
             if not self._leaving:
                 self._outbox += self.operations.to_send()
             elif not self._left:
-                self._left = True
+                self._left = self._goodbye_said = True
                 self._outbox.append(Goodbye())
             self._outbox += self.calls.to_send(now_ms)
         outbox, self._outbox = self._outbox, []
@@ -201,18 +204,25 @@ class Session:
         self.term_ms = welcome.term_ms
         self.open = True
         self._lost_ms = None
-        self._outbox += self.operations.repeat()
+        if self._goodbye_said:
+            # It may have been heard, and the session with it be gone: nothing is said again to another one.
+            self.operations.fail(Unavailable("the connection was closed before the broker had answered"))
+        else:
+            self._outbox += self.operations.repeat()
         if self._keeper is not None:
             self._keeper.welcomed(welcome.lease)
 
-    def _granted(self, message: Granted) -> None:
+    def _granted(self, message: Granted, now_ms: int) -> None:
         if self.calls.answered(message):
             if message.jobs:
                 self._claimed[message.lease] = {job.id for job in message.jobs}
             return
-        if self._keeper is None:
-            return
-        self._keeper.granted(message)
+        if self._keeper is not None:
+            self._keeper.granted(message)
+        elif message.jobs:
+            # Whoever had asked waits no longer.
+            returned = [Outcome(job.id, job.attempt, "returned") for job in message.jobs]
+            self.operations.submit(Report(message.lease, returned), lambda _: None, now_ms, expires=False)
 
     def _stop(self, message: Cancelled | Lost) -> None:
         if self._keeper is None:

@@ -13,10 +13,12 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable
 
+from osqueue.core import policy
 from osqueue.core.backlog import Place
 from osqueue.core.lanes import Taken
 from osqueue.core.leases import Lease
 from osqueue.core.messages import (
+    Answer,
     Beaten,
     Claim,
     Granted,
@@ -27,11 +29,14 @@ from osqueue.core.messages import (
     JobError,
     Lost,
     Outcome,
+    Refused,
     Welcome,
 )
 from osqueue.core.model import INLINE, LeaseLine
+from osqueue.core.policy import is_last_attempt
 from osqueue.core.runs import SlotRun
 from osqueue.core.segment import NeedsObjectsError
+from osqueue.core.settings import QueueSettings
 from osqueue.core.state import QueueState
 from osqueue.errors import Corrupt
 
@@ -41,6 +46,8 @@ WINDOW_BYTES = 16 * 1024 * 1024
 """Payload bytes that one holder may have; more wait, however many jobs it asked for."""
 
 
+LOST = Refused("session_lost", "this client was silent while others took its place; what became of it is unknown")
+
 Attempt = tuple[int, int]
 """A job's id, and the number of a run of it."""
 
@@ -48,13 +55,14 @@ Attempt = tuple[int, int]
 class Parked:
     """A claim that waits."""
 
-    def __init__(self, session: str, claim: Claim, now_ms: int) -> None:
+    def __init__(self, session: str, birth: int, claim: Claim, now_ms: int) -> None:
         self.session = session
+        self.birth = birth
         self.ticket = claim.ticket
         self.tasks = frozenset(claim.tasks)
         self.jobs = claim.jobs
         self.standing = claim.standing
-        self.worker = claim.worker
+        self.worker = policy.clip(claim.worker)
         self.awaits_objects = False
         self.deadline_ms = None if claim.standing else now_ms + round(max(0.0, claim.wait_s) * 1000)
 
@@ -111,7 +119,7 @@ class Claims:
             self._state.outbox.append((hello.session, Lost(lost)))
         lacking = [place for attempt, place in ours.items() if attempt not in held]
         if lacking and lease is not None:
-            for part in _messages([_handout(place, lease) for place in lacking]):
+            for part in _messages([_handout(place, lease, self._state.settings) for place in lacking]):
                 self._state.outbox.append((hello.session, Granted(0, lease.number, part)))
 
     def disconnected(self, session: str) -> None:
@@ -127,7 +135,7 @@ class Claims:
 
     # -------------------------------------------------------------------------------------------------------- claims
 
-    def claim(self, session: str, claim: Claim, now_ms: int) -> None:
+    def claim(self, session: str, birth: int, claim: Claim, now_ms: int) -> None:
         """Park a claim; a standing one adds to what was asked before."""
         for parked in self._parked:
             if claim.standing and parked.standing and parked.session == session:
@@ -135,11 +143,15 @@ class Claims:
                 parked.ticket = claim.ticket
                 parked.tasks = frozenset(claim.tasks)
                 return
-        self._parked.append(Parked(session, claim, now_ms))
+        self._parked.append(Parked(session, birth, claim, now_ms))
 
     def grant(self, now_ms: int) -> None:
         """Give parked claims what is ready; end those whose time is over."""
         for parked in list(self._parked):
+            if self._is_lost(parked):
+                self._parked.remove(parked)
+                self._state.outbox.append((parked.session, Answer(0, LOST)))
+                continue
             parked.awaits_objects = self._grant(parked)
             is_over = (parked.deadline_ms or 0) <= now_ms and not parked.awaits_objects
             if not parked.standing and (parked.jobs == 0 or is_over):
@@ -147,13 +159,29 @@ class Claims:
                 if parked.jobs:
                     self._state.outbox.append((parked.session, Granted(parked.ticket, 0, [])))
 
+    def _is_lost(self, parked: Parked) -> bool:
+        """Whether its session was forgotten while it waited: it begins anew before it holds anything."""
+        return self._state.sessions.is_lost(parked.session, parked.birth)
+
+    def _knows(self, parked: Parked) -> bool:
+        """See to it that the root knows the session of a lease to come, so that it is not forgotten with the lease."""
+        sessions = self._state.sessions
+        session = sessions.get(parked.session)
+        if session is None:
+            session = sessions.new(parked.session, parked.birth)
+            session.used = self._state.frame.version
+            if not sessions.make_room(session, self._state.has_lease):
+                return False
+            sessions.add(session)
+        return True
+
     def _grant(self, parked: Parked) -> bool:
         """Give a claim what is ready; says whether jobs for it are there, and their objects are still being read."""
         state = self._state
         lease = state.leases.standing(parked.session) if parked.standing else None
-        while parked.jobs > 0 and state.leases.have_room():
+        while parked.jobs > 0 and state.has_ready(parked.tasks) and state.leases.have_room() and self._knows(parked):
             window = WINDOW_BYTES - (lease.payload_bytes if lease is not None else 0)
-            taken = Taken(min(parked.jobs, GRANT_JOBS), min(GRANT_BYTES, window))
+            taken = Taken(min(parked.jobs, GRANT_JOBS), min(GRANT_BYTES, window), state.settings)
             state.backlog.take(parked.tasks, taken)
             state.wanted |= taken.wanted
             if not taken.handouts:
@@ -283,11 +311,12 @@ class Claims:
         ]
 
 
-def _handout(place: Place, lease: Lease) -> Handout:
+def _handout(place: Place, lease: Lease, settings: QueueSettings) -> Handout:
     run = lease.runs.find(place.object, place.slot)
     job = place.job
     alone = run is not None and run[3]
-    return Handout(job.id, job.attempts + 1, job.task, job.payload_bytes(), job.pushed_ms, job.timeout_s, alone)
+    last = is_last_attempt(job, settings)
+    return Handout(job.id, job.attempts + 1, job.task, job.payload_bytes(), job.pushed_ms, job.timeout_s, alone, last)
 
 
 def _messages(jobs: list[Handout]) -> Iterable[list[Handout]]:

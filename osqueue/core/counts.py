@@ -59,6 +59,10 @@ class TaskCounts:
         if target is not None:
             setattr(counts, target, getattr(counts, target) + count)
 
+    def ready(self, task: str) -> int:
+        """Jobs of a task that wait for a claim."""
+        return counts.ready if (counts := self._tasks.get(task)) is not None else 0
+
     def unfinished(self, tasks: Iterable[str]) -> int:
         """Jobs of these tasks that are ready, delayed or running."""
         found = [self._tasks[task] for task in tasks if task in self._tasks]

@@ -18,8 +18,10 @@ from typing import NamedTuple
 
 from osqueue.core.messages import Handout
 from osqueue.core.model import INLINE, Job, Span
+from osqueue.core.policy import is_last_attempt
 from osqueue.core.runs import Runs, SlotRun
 from osqueue.core.segment import Segment
+from osqueue.core.settings import QueueSettings
 
 LaneKey = tuple[int, str]
 """Minus the priority, and the task: sorted, the first goes out first."""
@@ -29,7 +31,9 @@ ENDLESS = 1 << 62
 class Taken:
     """What one claim takes: jobs on their way out, their addresses, and the keys of objects that it lacked."""
 
-    def __init__(self, jobs: int, payload_bytes: int) -> None:
+    def __init__(self, jobs: int, payload_bytes: int, settings: QueueSettings) -> None:
+        self._settings = settings
+        self._max_attempts = settings.max_attempts
         self.room = jobs
         self.room_bytes = payload_bytes
         self.payload_bytes = 0
@@ -43,7 +47,11 @@ class Taken:
 
     def hand_out(self, job: Job, *, alone: bool = False) -> None:
         payload = job.payload_bytes()
-        self.handouts.append(Handout(job.id, job.attempts + 1, job.task, payload, job.pushed_ms, job.timeout_s, alone))
+        attempt = job.attempts + 1
+        # The common case costs no call: this runs for every job.
+        has_more = job.max_attempts is None and attempt < self._max_attempts
+        last = not has_more and is_last_attempt(job, self._settings)
+        self.handouts.append(Handout(job.id, attempt, job.task, payload, job.pushed_ms, job.timeout_s, alone, last))
         self.room -= 1
         self.room_bytes -= len(payload)
         self.payload_bytes += len(payload)

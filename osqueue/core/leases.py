@@ -68,7 +68,8 @@ class Leases:
     def __init__(self, lines: Iterable[LeaseLine], *, term_ms: int, now_ms: int) -> None:
         self._term_ms = term_ms
         self._leases = {line.number: Lease(line) for line in lines}
-        self._unlanded: set[int] = set()
+        self._granted: set[int] = set()
+        """New ones that no commit has taken along yet."""
         self.extend_all(now_ms)
 
     def get(self, number: int) -> Lease | None:
@@ -87,18 +88,23 @@ class Leases:
     def add(self, line: LeaseLine) -> Lease:
         """A new lease; its term begins when its commit has landed."""
         lease = self._leases[line.number] = Lease(line)
-        self._unlanded.add(line.number)
+        self._granted.add(line.number)
         return lease
 
     def end(self, lease: Lease) -> None:
         del self._leases[lease.number]
-        self._unlanded.discard(lease.number)
+        self._granted.discard(lease.number)
 
-    def landed(self, now_ms: int) -> None:
-        """The last commit has landed: terms of the leases that it granted begin."""
-        for number in self._unlanded:
-            self.extend(self._leases[number], now_ms)
-        self._unlanded.clear()
+    def take_granted(self) -> set[int]:
+        """The leases that a commit which is planned now makes durable."""
+        granted, self._granted = self._granted, set()
+        return granted
+
+    def landed(self, granted: Iterable[int], now_ms: int) -> None:
+        """A commit has landed: terms of the leases that it granted begin."""
+        for number in granted:
+            if (lease := self._leases.get(number)) is not None:
+                self.extend(lease, now_ms)
 
     def treat_as_remote(self, lease: Lease, now_ms: int) -> None:
         """Nobody here can tell whether the lease's holder lives: it has a term like any other."""
@@ -109,8 +115,10 @@ class Leases:
         lease.deadline_ms = now_ms + self._term_ms if lease.has_deadline else None
 
     def extend_all(self, now_ms: int) -> None:
+        """A full term again for every lease whose term has begun."""
         for lease in self._leases.values():
-            self.extend(lease, now_ms)
+            if lease.number not in self._granted:
+                self.extend(lease, now_ms)
 
     def expired(self, now_ms: int) -> list[Lease]:
         return [x for x in self._leases.values() if x.deadline_ms is not None and x.deadline_ms <= now_ms]

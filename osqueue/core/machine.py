@@ -20,7 +20,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from osqueue.core import codec
-from osqueue.core.claims import Attempt, Claims
+from osqueue.core.claims import LOST, Attempt, Claims
 from osqueue.core.commit import Commit, CommitPlanner
 from osqueue.core.messages import (
     Answer,
@@ -78,6 +78,8 @@ class QueueMachine:
         self._planner = CommitPlanner(self.state)
         self._idle_waits: list[tuple[str, Ask, frozenset[str]]] = []
         self._last_tick_ms = now_ms
+        self._planned: dict[int, tuple[int, set[int]]] = {}
+        """Of commits that have not landed, by version: when they were planned, and the leases that they grant."""
 
     # ------------------------------------------------------------------------------------------------------- takeover
 
@@ -164,7 +166,7 @@ class QueueMachine:
         """
         sessions = self.state.sessions
         if sessions.is_lost(session_id, birth):
-            self._answer(session_id, message.number, _LOST)
+            self._answer(session_id, message.number, LOST)
             return []
         session = sessions.get(session_id)
         if session is not None:
@@ -189,11 +191,8 @@ class QueueMachine:
         self._answer(session.id, message.number, kept)
         return self._watch(session.id, watched)
 
-    def _has_lease(self, session_id: str) -> bool:
-        return bool(self.state.leases.of_session(session_id))
-
     def _apply(self, session: Session, message: Numbered, now_ms: int) -> None:
-        if not self.state.sessions.make_room(session, self._has_lease):
+        if not self.state.sessions.make_room(session, self.state.has_lease):
             raise BusyError
         self.state.sessions.add(session)
         body = self._operate(session, message, now_ms)
@@ -215,9 +214,9 @@ class QueueMachine:
         if (session := self.state.sessions.get(session_id)) is not None:
             session.acknowledge(acked)
 
-    def claim(self, session: str, claim: Claim, now_ms: int) -> None:
+    def claim(self, session: str, birth: int, claim: Claim, now_ms: int) -> None:
         """Park a claim; `settle` grants it."""
-        self._claims.claim(session, claim, now_ms)
+        self._claims.claim(session, birth, claim, now_ms)
 
     def heartbeat(self, session: str, beat: Heartbeat, now_ms: int) -> None:
         """Extend a lease."""
@@ -265,7 +264,10 @@ class QueueMachine:
     def settle(self, now_ms: int) -> None:
         """After a batch, or when time has passed: wake what is due, end what is over, grant what can be granted."""
         state = self.state
-        if now_ms - self._last_tick_ms > self._term_ms * LATE_TICK:
+        if self._is_late(self._last_tick_ms, now_ms) or any(
+            self._is_late(at_ms, now_ms) for at_ms in self._in_flight()
+        ):
+            # Nobody could have heard, or been heard: silence says nothing of the holders.
             state.leases.extend_all(now_ms)
         self._last_tick_ms = now_ms
         self._wake(now_ms)
@@ -273,6 +275,13 @@ class QueueMachine:
         self._claims.grant(now_ms)
         state.post_notices()
         self._end_idle_waits(now_ms)
+
+    def _is_late(self, since_ms: int, now_ms: int) -> bool:
+        return now_ms - since_ms > self._term_ms * LATE_TICK
+
+    def _in_flight(self) -> Iterable[int]:
+        """When the commits were planned that have not landed."""
+        return (at_ms for at_ms, _ in self._planned.values())
 
     def _wake(self, now_ms: int) -> None:
         """What is due by the time that the root will state must be ready in it."""
@@ -313,12 +322,16 @@ class QueueMachine:
 
     def plan(self, *, now_ms: int, nonce: str) -> Commit:
         """Everything applied and settled so far, as one commit."""
-        return self._planner.plan(now_ms=now_ms, nonce=nonce)
+        return self._note(self._planner.plan(now_ms=now_ms, nonce=nonce), now_ms)
+
+    def _note(self, commit: Commit, now_ms: int) -> Commit:
+        self._planned[commit.version] = (now_ms, self.state.leases.take_granted())
+        return commit
 
     def close(self, *, now_ms: int, nonce: str) -> Commit:
         """The last commit of a broker: the archive is sealed, the queue has no owner."""
         self.state.frame.owner = None
-        return self._planner.plan(now_ms=now_ms, nonce=nonce, closing=True)
+        return self._note(self._planner.plan(now_ms=now_ms, nonce=nonce, closing=True), now_ms)
 
     def landed(self, commit: Commit, now_ms: int, keep: Iterable[str] = ()) -> None:
         """A commit is durable: its objects can be read again, the terms of its leases begin.
@@ -331,7 +344,10 @@ class QueueMachine:
         for key in commit.objects:
             if (segment := self._segment(key)) is not None:
                 segment.stored = True
-        self.state.leases.landed(now_ms)
+        planned_ms, granted = self._planned.pop(commit.version, (now_ms, set()))
+        if self._is_late(planned_ms, now_ms):
+            self.state.leases.extend_all(now_ms)
+        self.state.leases.landed(granted, now_ms)
         self.state.backlog.loaded.trim(set(keep))
 
     def take_outbox(self) -> list[tuple[str, FromBroker]]:
@@ -373,9 +389,6 @@ class QueueMachine:
         name = parse(key)
         segment = self.state.backlog.segments.get(name.number) if name is not None else None
         return segment if segment is not None and segment.key == key else None
-
-
-_LOST = Refused("session_lost", "this client was silent while others took its place; what became of it is unknown")
 
 
 def without_payload(record: JobRecord) -> JobRecord:

@@ -50,6 +50,8 @@ class Handout(Struct, array_like=True, gc=False):
     timeout_s: float | None = None
     alone: bool = False
     """Hand it to a worker with nothing queued behind it: its last holder vanished with it."""
+    last: bool = False
+    """No other attempt may follow this one: its outcome is told before the worker begins another job."""
 
 
 class Outcome(Struct, array_like=True, gc=False):

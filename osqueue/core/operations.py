@@ -144,7 +144,7 @@ class Operations:
             if place is None or not lease.holds(place, outcome.attempt):
                 lost.append(outcome.id)
                 continue
-            outcome.worker = outcome.worker or lease.worker
+            outcome.worker = policy.clip(outcome.worker) or lease.worker
             if outcome.verdict == "succeeded":
                 lease.release(place)
                 succeeded.append(place)

@@ -8,7 +8,10 @@ from osqueue.core.model import Job
 from osqueue.core.settings import QueueSettings
 
 MAX_ERRORS = 4
-MAX_ERROR_CHARS = 2048
+MAX_TEXT_BYTES = 2048
+"""Of an error's message and of its traceback."""
+MAX_NAME_BYTES = 256
+"""Of what a client calls itself or an error: all of it stands in the root."""
 DUE_STEP_MS = 125
 """Due times are rounded up to eighths of a second, so that jobs that fail together come back together."""
 _LARGEST_POWER = 62
@@ -17,6 +20,21 @@ _LARGEST_POWER = 62
 def attempts_allowed(job: Job, settings: QueueSettings) -> int:
     """How many charged attempts the job has in all, those that `requeue` granted included."""
     return job.granted + (settings.max_attempts if job.max_attempts is None else job.max_attempts)
+
+
+def is_last_attempt(job: Job, settings: QueueSettings) -> bool:
+    """Whether the attempt to come is the last one that the job is allowed."""
+    return job.attempts + 1 >= attempts_allowed(job, settings)
+
+
+def clip(text: str, limit: int = MAX_NAME_BYTES) -> str:
+    """The first ``limit`` bytes of a text, in whole characters."""
+    return text if len(text) * 4 <= limit else text.encode()[:limit].decode(errors="ignore")
+
+
+def clip_start(text: str, limit: int) -> str:
+    """The last ``limit`` bytes of a text, in whole characters."""
+    return text if len(text) * 4 <= limit else text.encode()[-limit:].decode(errors="ignore")
 
 
 def retry_delay_s(job_id: int, attempt: int, settings: QueueSettings, seed: str) -> float:

@@ -113,8 +113,10 @@ class QueueState:
         error = outcome.error or JobError("UnknownError")
         error = structs.replace(
             error,
-            message=error.message[: policy.MAX_ERROR_CHARS],
-            traceback=error.traceback[-policy.MAX_ERROR_CHARS :],
+            error_type=policy.clip(error.error_type),
+            message=policy.clip(error.message, policy.MAX_TEXT_BYTES),
+            traceback=policy.clip_start(error.traceback, policy.MAX_TEXT_BYTES),
+            signal=None if error.signal is None else policy.clip(error.signal),
             attempt=outcome.attempt,
             at=codec.iso(outcome.finished_ms or now_ms),
         )
@@ -140,6 +142,14 @@ class QueueState:
             if lease.runs.find(place.object, place.slot):
                 return lease
         return None
+
+    def has_lease(self, session: str) -> bool:
+        """Whether a session holds anything, so that it must not be forgotten."""
+        return bool(self.leases.of_session(session))
+
+    def has_ready(self, tasks: Iterable[str]) -> bool:
+        """Whether a job of these tasks waits for a claim."""
+        return any(self.counts.ready(task) for task in tasks)
 
     def state_of(self, place: Place) -> str | None:
         """A job's state by its place; None for a slot that its job has left."""

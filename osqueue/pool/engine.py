@@ -116,9 +116,13 @@ class Engine:
         self.results.stop(_ABANDON_S)
         self.reactor.stop(_ABANDON_S)
 
-    def flush(self) -> None:
-        """Wait until what has been submitted so far is pushed."""
-        self.reactor.run(self.submitter.pushed()).result()
+    def flush(self, timeout_s: float | None = None) -> None:
+        """Wait until what has been submitted so far is pushed.
+
+        Raises:
+            TimeoutError: not within ``timeout_s``.
+        """
+        self.reactor.run(asyncio.wait_for(self.submitter.pushed(), timeout_s)).result()
 
     def beat(self) -> int:
         """Tell the broker which jobs have begun; how many workers stand."""

@@ -52,7 +52,8 @@ class LocalPool(Generic[P, R]):
         payload_type, result_type: any type that msgspec supports; None for each function's annotation.
         timeout: seconds that an attempt may take before its worker is killed.
         max_attempts: runs, not retries; afterwards the job is dead.
-        retry_backoff, retry_backoff_max, retry_jitter: seconds before a retry, doubled each time.
+        retry_backoff, retry_backoff_max, retry_jitter: the most seconds before a retry, doubled each time; it comes
+            anywhere between at once and then, or exactly then without jitter.
         retry_on, no_retry_on: exception classes after which a job is tried again, or not.
         lease: seconds after which the silent holder of a bare ``claim`` loses its jobs.
         grace: seconds that a stop waits before it kills.
@@ -259,7 +260,7 @@ class LocalPool(Generic[P, R]):
         timeout_s = None if timeout is None else duration("timeout", timeout, least=0)
         engine = self._open_engine()
         started_ms = clock.boot_ms()
-        engine.flush()
+        engine.flush(timeout_s)
         if timeout_s is not None:
             timeout_s = max(0.0, timeout_s - (clock.boot_ms() - started_ms) / 1000)
         stats = engine.client.wait_idle(self._handlers.tasks, timeout_s)

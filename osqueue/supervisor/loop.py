@@ -90,7 +90,7 @@ class Supervisor:
         self._settings = settings
         self._when_broken = when_broken
         self._context = start_context(settings.mp_context)
-        self._blame = Blame.create(settings.blame_path, settings.workers)
+        self._blame = Blame.create(settings.blame_path, settings.workers, owner=host.this_process())
         self._foreman = Foreman(
             workers=settings.workers,
             timeout_s=settings.timeout_s,

@@ -84,7 +84,8 @@ class Loop:
         stage.job = job
         self._slot.begin(job.id, job.attempt, started_ns)
         outcome = self._tasks[job.task].attempt(job, self._judgement)
-        self._slot.end()
+        if not job.last:
+            self._slot.end()
         stage.job, self._last = None, job
         if self._forked:
             # The handler forked and let its child return: there is one worker here, and it is the parent.
@@ -99,7 +100,11 @@ class Loop:
         took_ns = ended_ns - started_ns
         self._usual_ns[job.task] = took_ns if usual_ns is None else usual_ns + _NEWEST_SHARE * (took_ns - usual_ns)
         self._outbox.add(outcome, job.task, took_ns)
-        if ended_ns - self._written_ns >= _WRITE_EVERY_NS or len(self._outbox) >= MAX_OUTCOMES:
+        if job.last:
+            # Until this is told a death is still charged to the job: it must not run again, ended or not.
+            self._write_out()
+            self._slot.end()
+        elif ended_ns - self._written_ns >= _WRITE_EVERY_NS or len(self._outbox) >= MAX_OUTCOMES:
             self._write_out()
 
     def _write_out(self) -> None:

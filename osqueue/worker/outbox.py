@@ -44,16 +44,17 @@ class Outbox:
             write_frame(self._channel, message)
 
     def write_out(self) -> None:
-        """Send all outcomes that there are.
+        """Send all outcomes that there are; the kernel has them on return, also those that the other thread took.
 
         Raises:
             OSError: the supervisor is gone.
         """
-        while self._finished:
-            with self._writing:
+        while True:
+            with self._writing:  # always once: an outcome that the other thread has taken may not be written yet
                 outcomes, ran = self._take_batch()
-                if outcomes:
-                    write_frame(self._channel, Wrote(outcomes, list(ran.values())))
+                if not outcomes:
+                    return
+                write_frame(self._channel, Wrote(outcomes, list(ran.values())))
 
     def _take_batch(self) -> tuple[list[Outcome], dict[str, Ran]]:
         outcomes: list[Outcome] = []

@@ -10,10 +10,12 @@ from osqueue.core.messages import (
     Ask,
     Cancel,
     Changed,
+    Claim,
     GetJob,
     GetStats,
     Goodbye,
     Granted,
+    Heartbeat,
     JobError,
     JobRecord,
     Numbered,
@@ -230,6 +232,58 @@ def test_what_the_archive_knows_of_jobs_that_end_awaited_goes_out_in_small_messa
     assert [record.id for send in sends for record in send.message.jobs] == [*range(20)]
     assert len(sends) > 3
     assert {send.connection for send in sends} == {5}
+
+
+def stall(bed: Bed, ms: int) -> None:
+    """The store does nothing for so long; the loop goes on by its alarms."""
+    end = bed.now_ms + ms
+    while bed.now_ms < end:
+        alarm = bed.loop.next_alarm_ms()
+        bed.now_ms = min(end, bed.now_ms + 1000 if alarm is None or alarm <= bed.now_ms else alarm)
+        bed.turn()
+
+
+def charged(bed: Bed, job_id: int) -> int:
+    place = bed.loop.machine.state.backlog.locate(job_id)
+    assert place is not None
+    return place.job.attempts
+
+
+def test_a_lease_that_was_granted_while_the_store_stalled_has_its_term_from_its_own_commit() -> None:
+    bed = Bed()
+    bed.connect(1, "w")
+    bed.push(1, b"1")
+    bed.push(1, b"2")
+    bed.say(1, Claim(7, ["default"], 1))
+    bed.land()
+
+    stall(bed, 31_000)
+    bed.settle()
+
+    assert len(bed.to(1, Granted)) == 1
+    assert charged(bed, 1) == 0
+    stall(bed, 29_000)
+    assert charged(bed, 1) == 0
+    stall(bed, 2_000)
+    bed.settle()
+    assert charged(bed, 1) == 1
+
+
+def test_a_heartbeat_whose_answer_waits_for_a_stalled_store_keeps_its_lease() -> None:
+    bed = Bed()
+    bed.connect(1, "w")
+    bed.push(1, b"1")
+    bed.say(1, Claim(7, ["default"], 1))
+    bed.settle()
+    [granted] = bed.to(1, Granted)
+    bed.push(1, b"2")
+    stall(bed, 4_000)
+
+    bed.say(1, Heartbeat(8, granted.lease, [1]))
+    stall(bed, 31_000)
+    bed.settle()
+
+    assert charged(bed, 1) == 0
 
 
 def test_a_newer_connection_of_a_session_closes_the_older() -> None:

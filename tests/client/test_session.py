@@ -330,9 +330,9 @@ def test_a_large_answer_is_acknowledged_at_once(session):
     assert numbers(session.outbox(0)) == [(1, 1)]
 
 
-def test_goodbye_follows_what_was_said_and_is_said_again_on_a_new_connection(session):
+def test_goodbye_follows_what_was_said_and_nothing_else_is_said_again_on_a_new_connection(session):
     welcome(session)
-    push(session)
+    said = push(session)
     session.outbox(0)
     session.leave()
     late = push(session)
@@ -341,8 +341,21 @@ def test_goodbye_follows_what_was_said_and_is_said_again_on_a_new_connection(ses
     assert session.outbox(0) == []
     session.disconnected(0)
     welcome(session)
-    assert [type(message) for message in session.outbox(0)] == [Numbered, Goodbye]
-    assert late == []
+    # The broker may have heard it, and forgotten the session: said again, a push would be a second one.
+    assert session.outbox(0) == [Goodbye()]
+    assert [type(answer) for answer in (*said, *late)] == [Unavailable, Unavailable]
+
+
+def test_a_job_that_comes_when_nobody_waits_for_it_goes_back(session):
+    welcome(session)
+    call = session.calls.claim(Claim(0, ["default"], 1, wait_s=9), Answers().append, 0)
+    [claim] = session.outbox(0)
+    session.calls.forget(call)
+
+    session.received(Granted(claim.ticket, 7, [Handout(3, 2, "default", b"1", 0)]), 0)
+
+    [message] = session.outbox(0)
+    assert message.operation == Report(7, [Outcome(3, 2, "returned")])
 
 
 class Keeper:

@@ -87,7 +87,7 @@ class Session:
     def claim(self, jobs: int = 1, tasks: tuple[str, ...] = ("default",), *, standing: bool = False) -> list[Handout]:
         self.inbox = [m for m in self.inbox if not isinstance(m, Granted)]
         claim = Claim(next(self._tickets), list(tasks), jobs, standing=standing)
-        self.queue.machine.claim(self.name, claim, self.queue.now_ms)
+        self.queue.machine.claim(self.name, self.birth, claim, self.queue.now_ms)
         self.queue.commit()
         granted = self.received(Granted)
         self.inbox = [m for m in self.inbox if not isinstance(m, Granted)]

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from osqueue.core.messages import Claim, Granted
+from osqueue.core.messages import Answer, Claim, Granted, Holder
 from osqueue.errors import Corrupt
 from tests.core.queue import Queue
 
@@ -21,7 +21,7 @@ def test_a_claim_that_may_not_wait_still_waits_for_the_segment_of_its_job(reopen
 
 
 def test_a_claim_that_waits_for_a_segment_asks_for_no_tick(reopened: Queue) -> None:
-    reopened.machine.claim("a", Claim(7, ["default"]), reopened.now_ms)
+    reopened.machine.claim("a", 1, Claim(7, ["default"]), reopened.now_ms)
     reopened.machine.settle(reopened.now_ms)
 
     assert reopened.machine.take_wanted() != set()
@@ -30,7 +30,7 @@ def test_a_claim_that_waits_for_a_segment_asks_for_no_tick(reopened: Queue) -> N
 
 def test_a_claim_that_may_not_wait_ends_empty_when_its_segment_is_damaged(reopened: Queue) -> None:
     session = reopened.session()
-    reopened.machine.claim("a", Claim(7, ["default"]), reopened.now_ms)
+    reopened.machine.claim("a", 1, Claim(7, ["default"]), reopened.now_ms)
     reopened.machine.settle(reopened.now_ms)
     (key,) = reopened.machine.take_wanted()
     with pytest.raises(Corrupt):
@@ -39,3 +39,37 @@ def test_a_claim_that_may_not_wait_ends_empty_when_its_segment_is_damaged(reopen
     reopened.commit()
 
     assert [(message.ticket, message.jobs) for message in session.received(Granted)] == [(7, [])]
+
+
+def killed_clients(queue: Queue) -> None:
+    """So many that their sessions push idle ones out of the root."""
+    for number in range(260):
+        client = queue.session(f"killed-{number}")
+        client.push(b"1", task="other")
+        queue.machine.disconnected(client.name)
+
+
+def test_a_session_that_has_only_claimed_is_kept_with_its_lease(queue: Queue) -> None:
+    queue.session("p").push(b"1")
+    worker = queue.session("w")
+    [job] = worker.claim()
+
+    killed_clients(queue)
+
+    assert worker.heartbeat((job.id,))
+    assert worker.complete(job) == []
+
+
+def test_a_session_that_was_forgotten_while_its_claim_waited_begins_anew_before_it_holds_anything(queue: Queue) -> None:
+    worker = queue.session("w")
+    worker.hello(holder=Holder("boot", "namespace", 1, 1))
+    assert worker.claim(2, standing=True) == []
+    killed_clients(queue)
+
+    queue.session("p").push(b"1")
+
+    assert worker.received(Granted) == []
+    assert [message.body.code for message in worker.received(Answer)] == ["session_lost"]
+    renewed = queue.session("w-2")
+    [job] = renewed.claim(2, standing=True)
+    assert renewed.complete(job) == []

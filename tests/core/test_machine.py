@@ -16,6 +16,7 @@ from osqueue.core.messages import (
     Finished,
     Granted,
     Holder,
+    JobError,
     ListJobs,
     Lost,
     Numbered,
@@ -400,7 +401,7 @@ def test_goodbye_gives_back_what_a_standing_lease_holds(queue: Queue) -> None:
 
 def test_a_claim_that_waits_ends_empty_when_its_time_is_over(queue: Queue) -> None:
     session = queue.session()
-    queue.machine.claim("a", Claim(7, ["default"], wait_s=5), queue.now_ms)
+    queue.machine.claim("a", 1, Claim(7, ["default"], wait_s=5), queue.now_ms)
     queue.commit()
     assert session.received(Granted) == []
 
@@ -820,3 +821,21 @@ def test_cancelling_the_last_live_jobs_of_a_segment_together_with_finished_ones(
 
     assert answer.ids == [(249, 250)]
     assert [key for key in queue.store if key.startswith("segments/")] == []
+
+
+def test_what_callers_write_stands_in_the_root_in_part_only(queue: Queue) -> None:
+    worker = queue.session("w")
+    worker.push(b"1", max_attempts=1)
+    queue.machine.claim("w", worker.birth, Claim(1, ["default"], 1, worker="\U0001f600" * 100_000), queue.now_ms)
+    queue.commit()
+    [granted] = worker.received(Granted)
+    long = "\U0001f600" * 100_000
+
+    error = JobError(long, long, long + "the end", signal=long)
+    outcome = Outcome(granted.jobs[0].id, 1, "failed", error=error, worker=long)
+    assert worker.report(outcome, lease=granted.lease).lost == []
+
+    assert queue.biggest_root < 10_000
+    [kept] = worker.get(1).errors
+    assert kept.traceback.endswith("the end")
+    assert len(kept.message.encode()) <= 2048

@@ -71,3 +71,10 @@ def append(line: dict[str, str]) -> None:
     """Note that the job ran, in one atomic write."""
     with Path(line["file"]).open("a") as file:
         file.write(line["text"] + "\n")
+
+
+def append_or_die(line: dict[str, str]) -> None:
+    """As `append`; but a line that ends with ``9`` is the worker's last."""
+    append(line)
+    if line["text"].endswith("9"):
+        os._exit(1)

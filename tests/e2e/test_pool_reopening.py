@@ -7,6 +7,7 @@ from pathlib import Path
 
 from osqueue import LocalPool
 from tests.e2e import handlers
+from tests.e2e.program import Program, processes_of
 from tests.e2e.waiting import wait_for
 
 
@@ -40,3 +41,31 @@ def test_the_sessions_of_pools_that_were_closed_are_forgotten(tmp_path):
 
 def _root(queue: Path) -> dict:
     return json.loads((queue / "queue.json").read_bytes())
+
+
+def test_the_blame_file_of_a_pool_that_was_killed_while_idle_goes_with_the_next_opening(tmp_path):
+    program = Program(
+        tmp_path,
+        """
+        import time
+        from pathlib import Path
+        from osqueue import LocalPool
+        from tests.e2e import handlers
+
+        if __name__ == "__main__":
+            with LocalPool(handlers.double, workers=1, path="queue"):
+                Path("open").touch()
+                time.sleep(600)
+        """,
+    )
+    program.wait_for("open")
+    blame = tmp_path / "queue" / "blame"
+    [left] = blame.iterdir()
+    program.process.kill()
+    program.end()
+    wait_for(lambda: processes_of(tmp_path) == [])
+    assert left.exists()
+
+    with LocalPool(handlers.double, workers=1, path=tmp_path / "queue") as pool:
+        wait_for(lambda: not left.exists())
+        assert [path.name for path in blame.iterdir()] == [Path(pool._engine._plan.directory.blame).name]

@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import select
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -14,6 +16,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from osqueue.worker.messages import WriteOut
 from tests.processes import handlers
 from tests.processes.yard import DEADLINE_S, Yard, exists, in_loop, is_gone
 
@@ -271,6 +274,7 @@ async def test_processes_that_cannot_be_started_break_the_pool(tmp_path, caplog)
 MAIN = """
 import asyncio, pathlib, sys
 sys.path[:0] = {path!r}
+from osqueue.worker.messages import WriteOut
 from tests.processes import handlers
 from tests.processes.yard import Yard
 
@@ -291,6 +295,7 @@ if __name__ == "__main__":
 HELD = """
 import asyncio, os, pathlib, subprocess, sys
 sys.path[:0] = {path!r}
+from osqueue.worker.messages import WriteOut
 from tests.processes import handlers
 from tests.processes.yard import Yard
 
@@ -371,3 +376,31 @@ def test_nothing_of_the_supervisor_lives_two_seconds_after_its_sigkill(tmp_path,
     time.sleep(2)  # the promise itself
 
     assert [pid for pid in tree if not is_gone(pid)] == []
+
+
+@in_loop
+async def test_what_a_worker_said_before_it_died_is_heard_though_writing_to_it_fails_first(tmp_path):
+    log = tmp_path / "log"
+    async with Yard(handlers.mark_or_die, tmp_path, workers=1) as yard:
+        await yard.run(*[[str(log), "before", 0]] * 3)
+        process = yard.supervisor._processes[0]
+        ids = yard.push([str(log), "one", 0])
+        while not yard.supervisor._foreman.busy():  # noqa: ASYNC110 - it must be seen in the very turn
+            await asyncio.sleep(0)
+
+        # The loop stands still until the worker has said its word and is dead, and writes before it can read.
+        spoke = _poll(process._channel, select.POLLIN)
+        os.kill(process.pid, signal.SIGKILL)
+        hung_up = _poll(process._channel, 0)
+        process.send(WriteOut())
+        await yard.results(*ids)
+
+    assert spoke
+    assert hung_up
+    assert log.read_text().split() == ["before"] * 3 + ["one"]
+
+
+def _poll(channel: socket.socket, events: int) -> bool:
+    poll = select.poll()
+    poll.register(channel, events)
+    return bool(poll.poll(DEADLINE_S * 1000))

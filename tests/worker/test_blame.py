@@ -11,10 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from osqueue import blame
+from osqueue import blame, host
 from osqueue.blame import Blame, Blamed, Slot
 
 ROOT = Path(__file__).parents[2]
+OWNER = host.this_process()
 
 
 @pytest.fixture
@@ -23,15 +24,24 @@ def path(tmp_path):
 
 
 def test_a_new_file_blames_nobody_and_is_the_owners_alone(path):
-    whole = Blame.create(path, 3)
+    whole = Blame.create(path, 3, owner=OWNER)
 
     assert blame.read(path) == []
     assert whole.current(0) is None
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
 
 
+def test_a_file_names_the_supervisor_that_made_it(path):
+    Blame.create(path, 2, owner=OWNER)
+
+    owner = blame.owner(path)
+
+    assert (owner.pid, owner.started, owner.pid_namespace) == (OWNER.pid, OWNER.started, OWNER.pid_namespace)
+    assert host.is_running(owner) is True
+
+
 def test_a_job_is_blamed_from_begin_to_end(path):
-    whole = Blame.create(path, 2)
+    whole = Blame.create(path, 2, owner=OWNER)
     slot = Slot(path, 1, pid=77, process_started=5)
 
     slot.begin(2**40, 3, 123_456_789_012)
@@ -45,7 +55,7 @@ def test_a_job_is_blamed_from_begin_to_end(path):
 
 
 def test_the_next_worker_of_a_slot_clears_it(path):
-    Blame.create(path, 1)
+    Blame.create(path, 1, owner=OWNER)
     Slot(path, 0, pid=77, process_started=5).begin(9, 1, 1)
 
     Slot(path, 0, pid=78, process_started=6)
@@ -54,7 +64,7 @@ def test_the_next_worker_of_a_slot_clears_it(path):
 
 
 def test_a_detached_slot_writes_nothing_any_more(path):
-    Blame.create(path, 1)
+    Blame.create(path, 1, owner=OWNER)
     slot = Slot(path, 0, pid=77, process_started=5)
     slot.begin(9, 1, 1)
 
@@ -65,14 +75,14 @@ def test_a_detached_slot_writes_nothing_any_more(path):
 
 
 def test_an_existing_file_is_never_taken_for_a_new_one(path):
-    Blame.create(path, 1)
+    Blame.create(path, 1, owner=OWNER)
 
     with pytest.raises(FileExistsError):
-        Blame.create(path, 1)
+        Blame.create(path, 1, owner=OWNER)
 
 
 def test_a_link_is_not_followed(path, tmp_path):
-    Blame.create(tmp_path / "real", 1)
+    Blame.create(tmp_path / "real", 1, owner=OWNER)
     path.symlink_to(tmp_path / "real")
 
     with pytest.raises(OSError, match="symbolic links"):
@@ -88,7 +98,7 @@ def test_something_else_is_refused(path, content):
 
 
 def test_a_cut_file_is_refused(path):
-    Blame.create(path, 4)
+    Blame.create(path, 4, owner=OWNER)
     os.truncate(path, 128)
 
     with pytest.raises(ValueError, match="blame file"):
@@ -97,7 +107,7 @@ def test_a_cut_file_is_refused(path):
 
 @pytest.mark.parametrize("index", [-1, 2, 10**6])
 def test_a_slot_that_is_not_there_is_refused(path, index):
-    Blame.create(path, 2)
+    Blame.create(path, 2, owner=OWNER)
 
     with pytest.raises(ValueError, match="no such slot"):
         Slot(path, index, pid=1, process_started=1)
@@ -120,7 +130,7 @@ while True:
 
 
 def test_a_reader_never_sees_a_mixture_while_the_writer_runs_and_is_killed(path):
-    whole = Blame.create(path, 1)
+    whole = Blame.create(path, 1, owner=OWNER)
     text = WRITER.format(root=str(ROOT), path=str(path))
     writer = subprocess.Popen([sys.executable, "-c", text], stdout=subprocess.PIPE)
     try:
