@@ -21,7 +21,7 @@ from typing import assert_never
 import msgspec
 
 from osqueue.broker.archive import Archive
-from osqueue.broker.gate import Forget, Lookup, Send
+from osqueue.broker.gate import Forget, Lookup, Send, archive_answer
 from osqueue.broker.holders import Holders
 from osqueue.broker.loop import (
     CloseConnection,
@@ -31,7 +31,6 @@ from osqueue.broker.loop import (
     Effect,
     Load,
     Swap,
-    archive_answer,
 )
 from osqueue.broker.sweep import Sweep
 from osqueue.broker.takeover import Taken, nonce

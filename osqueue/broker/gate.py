@@ -8,8 +8,10 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from osqueue.core.commit import Commit
-from osqueue.core.messages import FromBroker, GetJob, History, JobRecord
+from osqueue.core.machine import without_payload
+from osqueue.core.messages import Finished, FromBroker, GetJob, History, JobRecord, Page, Refused, Reply
 from osqueue.core.model import Frame
+from osqueue.core.state import in_messages
 
 
 class Send(NamedTuple):
@@ -46,3 +48,24 @@ class Batch:
         self.leaving = leaving
         self.frame = frame
         self.created = not commit.objects
+
+
+def archive_answer(lookup: Lookup, records: list[JobRecord], cursor: str = "") -> list[Send]:
+    """What a look-up in the archive has found, as the messages to send.
+
+    Args:
+        lookup: what was asked.
+        records: what objects had.
+        cursor: where the next page begins; empty after the last object.
+    """
+    if isinstance(lookup.query, list):
+        ended = [without_payload(record) for record in records]
+        return [Send(lookup.connection, Finished(part)) for part in in_messages(ended)]
+    if isinstance(lookup.query, History):
+        body: Page | Refused = Page(records if cursor else records + lookup.inline, cursor)
+    elif records:
+        body = Page(records)
+    else:
+        why = "the job has ended, and its record is no longer kept"
+        body = Refused("job_not_found", f"{why} id={lookup.query.id}")
+    return [Send(lookup.connection, Reply(lookup.ticket, body))]

@@ -22,18 +22,15 @@ from msgspec import structs
 from osqueue.broker.gate import Batch, Forget, Leaving, Lookup, Send
 from osqueue.core.claims import Attempt
 from osqueue.core.commit import Commit
-from osqueue.core.machine import BusyError, QueueMachine, without_payload
+from osqueue.core.machine import BusyError, QueueMachine
 from osqueue.core.messages import (
     Ask,
     Claim,
-    Finished,
     Goodbye,
     Heartbeat,
     Hello,
     History,
-    JobRecord,
     Numbered,
-    Page,
     Refused,
     Reply,
     ToBroker,
@@ -41,7 +38,6 @@ from osqueue.core.messages import (
 from osqueue.core.model import Frame
 from osqueue.core.queries import Elsewhere
 from osqueue.core.segment import NeedsObjectsError
-from osqueue.core.state import in_messages
 from osqueue.errors import Corrupt
 
 EARLY_BYTES = 512 * 1024
@@ -395,24 +391,3 @@ class CommitLoop:
         for session, message in self.machine.take_outbox():
             if (connection := self._by_session.get(session)) is not None:
                 self._leaving.append(Send(connection.number, message))
-
-
-def archive_answer(lookup: Lookup, records: list[JobRecord], cursor: str = "") -> list[Send]:
-    """What a look-up in the archive has found, as the messages to send.
-
-    Args:
-        lookup: what was asked.
-        records: what objects had.
-        cursor: where the next page begins; empty after the last object.
-    """
-    if isinstance(lookup.query, list):
-        ended = [without_payload(record) for record in records]
-        return [Send(lookup.connection, Finished(part)) for part in in_messages(ended)]
-    if isinstance(lookup.query, History):
-        body: Page | Refused = Page(records if cursor else records + lookup.inline, cursor)
-    elif records:
-        body = Page(records)
-    else:
-        why = "the job has ended, and its record is no longer kept"
-        body = Refused("job_not_found", f"{why} id={lookup.query.id}")
-    return [Send(lookup.connection, Reply(lookup.ticket, body))]

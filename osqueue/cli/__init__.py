@@ -42,7 +42,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         status_of_error = exit_status.of(error)
         if status_of_error is None:
             raise
-        _say(exit_status.in_a_shell(error) or _named(error))
+        _say(str(error) or _named(error))
         return status_of_error
 
 

@@ -75,8 +75,3 @@ _STATUS_OF: tuple[tuple[type[BaseException], int], ...] = (
 def of(error: BaseException) -> int | None:
     """The exit status for an error that ended a command; None for one that is a bug of ours."""
     return next((status for kind, status in _STATUS_OF if isinstance(error, kind)), None)
-
-
-def in_a_shell(error: BaseException) -> str:
-    """The error's message, without what can only be done in a program."""
-    return str(error).partition("; error.again()")[0]

@@ -10,7 +10,7 @@ import msgspec
 
 from osqueue.cli import exit_status
 from osqueue.cli.command import Command, add_json, add_target, count, seconds
-from osqueue.cli.exit_status import CannotOpen, UsageError, in_a_shell
+from osqueue.cli.exit_status import CannotOpen, UsageError
 from osqueue.cli.line_source import BrokenLine, LineSource, decode_json
 from osqueue.cli.output import jobs_and
 from osqueue.cli.target import open_queue
@@ -76,7 +76,7 @@ def _naming_what_was_pushed(source: LineSource) -> Iterator[None]:
         raise
     except (CannotOpen, Unavailable) as error:
         pushed = jobs_and(getattr(error, "pushed", 0), _PUSHED)
-        error.args = (f"{in_a_shell(error)}; {pushed}, and perhaps some after them",)
+        error.args = (f"{error}; {pushed}, and perhaps some after them",)
         raise
 
 

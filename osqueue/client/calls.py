@@ -106,7 +106,7 @@ class Calls:
         for call in [*self._calls.values(), *self._unsent]:
             if call.expired(now_ms, lost_ms):
                 self.forget(call)
-                call.on_response(Unavailable("no answer from the broker; error.again() asks again"))
+                call.on_response(Unavailable("no answer from the broker"))
 
     def fail(self, error: OsqueueError) -> None:
         """There will be no answers any more."""

@@ -46,11 +46,13 @@ class Operating(Generic[R]):
             Unavailable: no answer in time; its ``again()`` waits for the answer to this very operation.
         """
         body = self._answer.result()
-        if isinstance(body, Unavailable) and not isinstance(body, SessionLost):
-            body._again = self._repeat
         if isinstance(body, OsqueueError):
-            # One error may be told to several threads, and each adds its own traceback.
-            raise copy.copy(body) if body.__traceback__ is not None else body
+            # One error may be told to several threads: each has its own traceback, and its own way to go on.
+            error = copy.copy(body)
+            if isinstance(error, Unavailable) and not isinstance(error, SessionLost):
+                error._again = self._repeat
+                error.add_note("error.again() repeats this very operation")
+            raise error
         if isinstance(body, Refused):
             raise to_error(body)
         return self._convert(body)
@@ -106,10 +108,12 @@ class Asking(Generic[R]):
         except BaseException:  # Ctrl-C: what comes yet is nobody's
             self._reactor.call(self._forget)
             raise
-        if isinstance(response, Unavailable):
-            response._again = self.result
         if isinstance(response, OsqueueError):
-            raise copy.copy(response) if response.__traceback__ is not None else response
+            error = copy.copy(response)
+            if isinstance(error, Unavailable):
+                error._again = self.result
+                error.add_note("error.again() asks again")
+            raise error
         if isinstance(response, Reply) and isinstance(response.body, Refused):
             raise to_error(response.body)
         return self._convert(response)

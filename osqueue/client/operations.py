@@ -134,7 +134,7 @@ class Operations:
             return
         for pending in [*self._unanswered.values(), *self._waiting]:
             if pending.expires and pending.on_answer is not None and now_ms - pending.since_ms >= PATIENCE_MS:
-                pending.tell(Unavailable("no answer from the broker; error.again() repeats this very operation"))
+                pending.tell(Unavailable("no answer from the broker"))
 
     def fail(self, error: OsqueueError) -> None:
         """There will be no answers any more."""

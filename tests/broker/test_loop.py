@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from osqueue.broker.gate import Forget, Lookup
-from osqueue.broker.loop import LINGER_MS, Create, Delete, Swap, archive_answer
+from osqueue.broker.gate import Forget, Lookup, archive_answer
+from osqueue.broker.loop import LINGER_MS, Create, Delete, Swap
 from osqueue.core import codec
 from osqueue.core.messages import (
     Answer,

@@ -11,8 +11,6 @@ from pathlib import Path
 import pytest
 
 from osqueue import Broker
-from osqueue.cli.exit_status import in_a_shell
-from osqueue.errors import Unavailable
 from tests.cli.command_line import DEADLINE_S, arguments_for, document, documents, environment, osqueue, succeed
 
 ROUNDS = 4
@@ -113,12 +111,6 @@ def test_a_lock_that_nobody_serves_is_named_with_its_holder(locked: tuple[Path, 
     assert done.returncode == 3
     assert f"pid={pid} " in done.stderr
     assert "Client.connect" not in done.stderr
-
-
-def test_what_a_shell_is_told_of_a_silent_broker_does_not_advise_a_call() -> None:
-    told = in_a_shell(Unavailable("no answer from the broker; error.again() repeats this very operation"))
-
-    assert told == "no answer from the broker"
 
 
 @pytest.mark.parametrize(

@@ -199,6 +199,8 @@ def test_what_gets_no_answer_is_unavailable_and_again_is_the_same_push(client, b
 
     with pytest.raises(Unavailable) as caught:
         client.push(b"2")
+    assert "again" not in str(caught.value), "what only a program can do is a note, and not for a shell"
+    assert caught.value.__notes__ == ["error.again() repeats this very operation"]
     broker.answering.set()
     broker.drop()
 

@@ -5,35 +5,20 @@ from __future__ import annotations
 import asyncio
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import pytest
-from msgspec import structs
 
-from osqueue import host
 from osqueue.broker.holders import Holders
 from osqueue.broker.writer import WorkThread
 from osqueue.clock import QueueClock
-from osqueue.core.messages import Claim, Holder
+from osqueue.core.messages import Claim
 from tests.broker.bed import Bed
+from tests.processes.test_host import holder_of
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="needs Linux")
 DEADLINE_S = 30
-
-
-@pytest.fixture
-def child() -> Iterator[subprocess.Popen[bytes]]:
-    """A process that lives until it is told to end."""
-    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as process:
-        yield process
-        process.kill()
-
-
-def holder_of(child: subprocess.Popen[bytes]) -> Holder:
-    started = host.start_time(child.pid)
-    assert started is not None
-    return structs.replace(host.this_process(), pid=child.pid, started=started)
 
 
 class Watched:
@@ -70,6 +55,13 @@ class Watched:
         self._reader.submit(lambda: None, done=lambda _: read.set(), failed=self.errors.append)
         await asyncio.wait_for(read.wait(), DEADLINE_S)
 
+    def grant_one(self, pid: int) -> None:
+        """The process holds a job."""
+        self.bed.connect(1, "a", holder=holder_of(pid))
+        self.bed.claim(1, 1)
+        self.bed.push(1, b"1")
+        self.bed.settle()
+
     def leases(self) -> int:
         return len(list(self.bed.loop.machine.state.leases.all()))
 
@@ -89,10 +81,7 @@ def test_a_lease_ends_with_its_holder_and_one_granted_after_that_ends_too(child:
     async def scene() -> None:
         async with watched() as it:
             bed = it.bed
-            bed.connect(1, "a", holder=holder_of(child))
-            bed.claim(1, 1)
-            bed.push(1, b"1")
-            bed.settle()
+            it.grant_one(child.pid)
             it.holders.watch_all()
             assert it.leases() == 1
 
@@ -120,10 +109,7 @@ def test_a_lease_that_is_about_to_end_is_not_looked_at_again(child: subprocess.P
     async def scene() -> None:
         async with watched() as it:
             bed = it.bed
-            bed.connect(1, "a", holder=holder_of(child))
-            bed.claim(1, 1)
-            bed.push(1, b"1")
-            bed.settle()
+            it.grant_one(child.pid)
             child.kill()
             child.wait()
             it.holders.watch_all()

@@ -8,7 +8,6 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
 
 import msgspec
 import pytest
@@ -18,14 +17,6 @@ from osqueue.core.messages import Holder
 
 on_linux = pytest.mark.skipif(sys.platform != "linux", reason="needs Linux")
 DEADLINE_S = 30
-
-
-@pytest.fixture
-def child() -> Iterator[subprocess.Popen[bytes]]:
-    """A process that lives until it is told to end."""
-    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as process:
-        yield process
-        process.kill()
 
 
 def holder_of(pid: int) -> Holder:

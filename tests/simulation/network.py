@@ -7,8 +7,8 @@ from collections import Counter, deque
 from collections.abc import Callable
 from random import Random
 
-from osqueue.broker.gate import Lookup, Send
-from osqueue.broker.loop import CloseConnection, Create, Delete, Load, Swap, archive_answer
+from osqueue.broker.gate import Lookup, Send, archive_answer
+from osqueue.broker.loop import CloseConnection, Create, Delete, Load, Swap
 from osqueue.client.runs import from_runs
 from osqueue.client.session import Keeper, Session
 from osqueue.core import codec
