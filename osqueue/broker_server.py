@@ -21,22 +21,15 @@ from typing import assert_never
 import msgspec
 
 from osqueue.broker.archive import Archive
-from osqueue.broker.gate import Forget, Lookup, Send, archive_answer
+from osqueue.broker.effects import CloseConnection, Create, Delete, Effect, Forget, Load, Lookup, Send, Swap
 from osqueue.broker.holders import Holders
-from osqueue.broker.loop import (
-    CloseConnection,
-    CommitLoop,
-    Create,
-    Delete,
-    Effect,
-    Load,
-    Swap,
-)
+from osqueue.broker.lookup import look_up
+from osqueue.broker.loop import CommitLoop
 from osqueue.broker.sweep import Sweep
 from osqueue.broker.takeover import Taken, nonce
 from osqueue.broker.writer import WorkThread
 from osqueue.core.commit import Commit
-from osqueue.core.messages import GetJob, Hello, History, Refused, Reply, ToBroker
+from osqueue.core.messages import Hello, Refused, Reply, ToBroker
 from osqueue.errors import AccessDenied, Corrupt
 from osqueue.reactor import close_after_fork
 from osqueue.storage import NotFound, ReadFailed, Storage, has_room
@@ -284,13 +277,9 @@ class BrokerServer:
                 self._fail(error)
                 return
             _log.warning("segment cannot be read now, trying again key=%s reason=%s", key, error)
-            self._loop.call_later(READ_AGAIN_S, self._load_again, key)
+            self._read_again(lambda: self._load(key))
 
         self._reader.submit(lambda: self._read(key), done=done, failed=failed)
-
-    def _load_again(self, key: str) -> None:
-        if not self._fatal and not self.stopped.done():
-            self._load(key)
 
     def _read(self, key: str) -> bytes | None:
         try:
@@ -304,25 +293,24 @@ class BrokerServer:
     def _look_up(self, lookup: Lookup) -> None:
         frame = self._commits.landed_frame
 
-        def work() -> list[Send]:
-            match lookup.query:
-                case GetJob():
-                    return archive_answer(lookup, self._archive.find(frame, [lookup.query.id]))
-                case History():
-                    records, cursor = self._archive.page(frame, lookup.query)
-                    return archive_answer(lookup, records, cursor)
-                case _:
-                    return archive_answer(lookup, self._archive.find(frame, lookup.query))
-
         def failed(error: Exception) -> None:
-            if not isinstance(error, Corrupt | ReadFailed):
+            if not isinstance(error, ReadFailed):
                 self._fail(error)
-                return
-            _log.error("archive object cannot be read reason=%s", error)
-            if lookup.ticket:
-                self._send(Send(lookup.connection, Reply(lookup.ticket, Refused("corrupt", str(error)))))
+            elif lookup.ticket:
+                refused = Refused("unavailable", f"the archive cannot be read now: {error}")
+                self._send(Send(lookup.connection, Reply(lookup.ticket, refused)))
+            elif lookup.connection in self._protocols:
+                _log.warning("archive cannot be read now, trying again reason=%s", error)
+                self._read_again(lambda: self._look_up(lookup))
 
-        self._reader.submit(work, done=self._send_all, failed=failed)
+        self._reader.submit(lambda: look_up(self._archive, frame, lookup), done=self._send_all, failed=failed)
+
+    def _read_again(self, read: Callable[[], None]) -> None:
+        def again() -> None:
+            if not self._fatal and not self.stopped.done():
+                read()
+
+        self._loop.call_later(READ_AGAIN_S, again)
 
     # ------------------------------------------------------------------------------------------------------------ end
 

@@ -109,7 +109,11 @@ class Queue(Generic[T]):
         )
 
     def claim(self, worker: str | None = None, *, wait: float = 0) -> Job[T] | None:
-        """Take a job; None when there was none. What is not of the queue's type is dead at once, and passed over."""
+        """Take a job; None when there was none. What is not of the queue's type is dead at once, and passed over.
+
+        Raises:
+            QueueFull: there was one, but some 50 single claims are open, which is all that the queue can remember.
+        """
         while True:
             job = self._queue.claim(worker, wait=wait, tasks=(self._task,))
             if job is None:

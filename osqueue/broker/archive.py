@@ -10,13 +10,22 @@ from __future__ import annotations
 from bisect import bisect_right, insort
 from collections import deque
 from collections.abc import Iterable, Iterator
+from typing import NamedTuple
 
 from osqueue import clock
 from osqueue.core import codec
 from osqueue.core.messages import History, JobRecord
 from osqueue.core.model import Frame
 from osqueue.core.objects import ObjectName, is_real, parse
+from osqueue.errors import Corrupt
 from osqueue.storage.base import NotFound, Reader
+
+
+class Found(NamedTuple):
+    """``records``, and the damage because of which some may be lacking."""
+
+    records: list[JobRecord]
+    damage: Corrupt | None = None
 
 
 class Archive:
@@ -33,23 +42,24 @@ class Archive:
         """Objects whose commit has just landed."""
         self._landed.extend(key for key in keys if key.startswith("archive/"))
 
-    def find(self, frame: Frame, ids: list[int]) -> list[JobRecord]:
-        """The records of some jobs; those that are nowhere are left out.
-
-        Raises:
-            Corrupt: an object's bytes are not those that its name promises.
-        """
+    def find(self, frame: Frame, ids: list[int]) -> Found:
+        """The records of some jobs; those that are nowhere are left out, and those that a damaged object may have."""
         wanted = set(ids)
         found: list[JobRecord] = []
+        damage: Corrupt | None = None
         for key in reversed(self._known(frame)):
             name = self._names[key]
             covered = [job_id for job_id in wanted if name.first_id <= job_id <= name.last_id]
-            for record in self._records(key, covered) if covered else ():
-                wanted.discard(record.id)
-                found.append(record)
+            try:
+                records = list(self._records(key, covered)) if covered else []
+            except Corrupt as error:
+                damage = error
+                continue
+            wanted.difference_update(record.id for record in records)
+            found += records
             if not wanted:
-                break
-        return found
+                return Found(found)
+        return Found(found, damage)
 
     def page(self, frame: Frame, history: History) -> tuple[list[JobRecord], str]:
         """The records of the next object after the cursor, and the cursor behind it; empty after the last.

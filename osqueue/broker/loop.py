@@ -6,8 +6,7 @@
 
 Rules:
 * One commit is in flight; at most one batch is applied ahead of it. An applied batch is never dropped or changed.
-* Nothing leaves before the last batch applied before it has landed (`gate`).
-* A message that needs an object is set aside with those behind it on its connection; other connections go on.
+* Nothing leaves before the last batch applied before it has landed (the gate; see `osqueue.broker.effects`).
 * Objects are created before the swap that names them, and deleted after the swap that drops them.
 """
 
@@ -15,13 +14,14 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable
-from typing import NamedTuple, assert_never
+from typing import assert_never
 
 from msgspec import structs
 
-from osqueue.broker.gate import Batch, Forget, Leaving, Lookup, Send
-from osqueue.core.claims import Attempt
+from osqueue.broker.connections import Connection, Connections
+from osqueue.broker.effects import CloseConnection, Create, Delete, Effect, Forget, Leaving, Load, Lookup, Send, Swap
 from osqueue.core.commit import Commit
+from osqueue.core.ending import Attempt
 from osqueue.core.machine import BusyError, QueueMachine
 from osqueue.core.messages import (
     Ask,
@@ -47,51 +47,14 @@ LINGER_BYTES = 1024 * 1024
 FAST_BYTES_PER_S = 4 * 1024 * 1024
 
 
-class Create(NamedTuple):
-    """Make a commit's objects; then call `CommitLoop.created`."""
+class Batch:
+    """What one commit holds back until it has landed."""
 
-    commit: Commit
-
-
-class Swap(NamedTuple):
-    """Replace the root; then call `CommitLoop.landed`."""
-
-    commit: Commit
-
-
-class Load(NamedTuple):
-    """Read objects; then call `CommitLoop.loaded` or `CommitLoop.not_loaded` for each."""
-
-    keys: list[str]
-
-
-class Delete(NamedTuple):
-    """Delete objects that nobody needs; then call `CommitLoop.deleted`."""
-
-    keys: list[str]
-
-
-class CloseConnection(NamedTuple):
-    """Another connection serves the session now, or this one does not keep the rules."""
-
-    connection: int
-
-
-Effect = Create | Swap | Load | Delete | CloseConnection | Leaving
-
-
-class Connection:
-    """A client's connection, and its messages that have not been applied, in order."""
-
-    def __init__(self, number: int) -> None:
-        self.number = number
-        self.session = ""
-        self.birth = 0
-        self.waiting: deque[ToBroker] = deque()
-        self.needs: set[str] = set()
-        """Objects that its first message needs, all together."""
-        self.lacks: set[str] = set()
-        """Those of them that are not in memory yet."""
+    def __init__(self, commit: Commit, leaving: list[Leaving], frame: Frame) -> None:
+        self.commit = commit
+        self.leaving = leaving
+        self.frame = frame
+        self.created = not commit.objects
 
 
 class CommitLoop:
@@ -108,8 +71,7 @@ class CommitLoop:
         self.landed_frame = frame
         self._nonce = nonce
         self._effects: list[Effect] = []
-        self._connections: dict[int, Connection] = {}
-        self._by_session: dict[str, Connection] = {}
+        self._connections = Connections()
         self._chores: deque[Callable[[int], None]] = deque()
         self._chores_need: set[str] = set()
         self._loading: set[str] = set()
@@ -125,7 +87,7 @@ class CommitLoop:
 
     def connected(self, connection: int) -> None:
         """A client has connected; its first message must be its hello."""
-        self._connections[connection] = Connection(connection)
+        self._connections.add(connection)
 
     def received(self, connection: int, message: ToBroker) -> None:
         """A message has come in; `turn` applies it."""
@@ -139,7 +101,7 @@ class CommitLoop:
 
     def serves(self, session: str) -> bool:
         """Whether a connection serves this session now."""
-        return session in self._by_session
+        return self._connections.serving(session) is not None
 
     def waiting(self, connection: int) -> int:
         """How many of a connection's messages have not been applied."""
@@ -148,10 +110,8 @@ class CommitLoop:
 
     def disconnected(self, connection: int) -> None:
         """A connection has ended; what it had said and was not applied is forgotten."""
-        entry = self._connections.pop(connection, None)
-        if entry is not None and self._by_session.get(entry.session) is entry:
-            del self._by_session[entry.session]
-            self.machine.disconnected(entry.session)
+        if (session := self._connections.remove(connection)) is not None:
+            self.machine.disconnected(session)
 
     def lease_ended(self, number: int, charged: Iterable[Attempt], *, marks: bool, blame_path: str = "") -> None:
         """The holder of a lease is gone for certain; see `QueueMachine.end_lease`."""
@@ -179,8 +139,7 @@ class CommitLoop:
         assert batch.commit is commit, "one commit is in flight"
         self._flying = None
         self.landed_frame = batch.frame
-        needed = [connection.needs for connection in self._connections.values()]
-        self.machine.landed(commit, now_ms, keep=self._chores_need.union(*needed))
+        self.machine.landed(commit, now_ms, keep=self._chores_need | self._connections.needed())
         self._effects.extend(batch.leaving)
         if commit.trash:
             self._effects.append(Delete(commit.trash))
@@ -204,8 +163,7 @@ class CommitLoop:
 
     def _arrived(self, key: str) -> None:
         self._loading.discard(key)
-        for connection in self._connections.values():
-            connection.lacks.discard(key)
+        self._connections.arrived(key)
 
     def deleted(self, keys: Iterable[str]) -> None:
         """Objects of the trash are gone."""
@@ -214,7 +172,7 @@ class CommitLoop:
     def close(self) -> None:
         """Apply nothing more; land what is applied, then one last commit with the archive sealed and no owner."""
         self._closing = True
-        for connection in self._connections.values():
+        for connection in self._connections:
             connection.waiting.clear()
 
     @property
@@ -313,7 +271,7 @@ class CommitLoop:
                 self.machine.state.wanted.update(error.keys)
         if not self._chores:
             self._chores_need.clear()
-        for connection in list(self._connections.values()):
+        for connection in self._connections:
             self._apply_waiting(connection, now_ms)
 
     def _apply_waiting(self, connection: Connection, now_ms: int) -> None:
@@ -321,15 +279,12 @@ class CommitLoop:
             try:
                 self._apply(connection, connection.waiting[0], now_ms)
             except NeedsObjectsError as error:
-                connection.lacks = set(error.keys)
-                connection.needs |= connection.lacks
+                connection.set_aside(set(error.keys))
                 self.machine.state.wanted.update(error.keys)
                 return
             except BusyError:
                 return
-            connection.needs.clear()
-            if connection.waiting:
-                connection.waiting.popleft()
+            connection.applied()
             self._collect()
 
     def _apply(self, connection: Connection, message: ToBroker, now_ms: int) -> None:
@@ -362,13 +317,9 @@ class CommitLoop:
             self._refuse(connection)
             return
         elsewhere = self.machine.hello(hello, now_ms)
-        older = self._by_session.get(hello.session)
-        if older is not None:
-            older.session = ""
+        birth = hello.birth or self.machine.state.frame.version
+        if (older := self._connections.serve(connection, hello.session, birth)) is not None:
             self._refuse(older)
-        connection.session = hello.session
-        connection.birth = hello.birth or self.machine.state.frame.version
-        self._by_session[hello.session] = connection
         self._look_elsewhere(connection, elsewhere)
 
     def _look_elsewhere(self, connection: Connection, elsewhere: list[int]) -> None:
@@ -389,5 +340,5 @@ class CommitLoop:
     def _collect(self) -> None:
         """Address what the machine has to say to the connections that serve its sessions now."""
         for session, message in self.machine.take_outbox():
-            if (connection := self._by_session.get(session)) is not None:
+            if (connection := self._connections.serving(session)) is not None:
                 self._leaving.append(Send(connection.number, message))

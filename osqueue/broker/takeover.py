@@ -20,7 +20,7 @@ from osqueue import blame, host
 from osqueue.broker.writer import RootWriter
 from osqueue.clock import QueueClock, boot_ns
 from osqueue.core import codec
-from osqueue.core.claims import Attempt
+from osqueue.core.ending import Attempt
 from osqueue.core.machine import QueueMachine
 from osqueue.core.messages import Holder
 from osqueue.core.model import Frame, Root

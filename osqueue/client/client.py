@@ -168,6 +168,10 @@ class Client:
 
         Returns:
             The job, or None when there was none.
+
+        Raises:
+            QueueFull: there was one, but claims hold as much as the queue can remember, which is some 50 single ones;
+                claimed together, with `claim_many`, thousands of jobs take no more room than one.
         """
         jobs = self.claim_many(1, worker, wait=wait, tasks=tasks)
         return jobs[0] if jobs else None
@@ -335,6 +339,7 @@ class Client:
 
         Raises:
             TimeoutError: not within ``timeout`` seconds.
+            Corrupt: only jobs of damaged segments are left, which nobody can run.
         """
         timeout_s = None if timeout is None else duration("timeout", timeout, least=0)
         return self._face.wait_idle([*tasks], timeout_s)

@@ -108,15 +108,17 @@ class Asking(Generic[R]):
         except BaseException:  # Ctrl-C: what comes yet is nobody's
             self._reactor.call(self._forget)
             raise
+        error: Exception
         if isinstance(response, OsqueueError):
             error = copy.copy(response)
-            if isinstance(error, Unavailable):
-                error._again = self.result
-                error.add_note("error.again() asks again")
-            raise error
-        if isinstance(response, Reply) and isinstance(response.body, Refused):
-            raise to_error(response.body)
-        return self._convert(response)
+        elif isinstance(response, Reply) and isinstance(response.body, Refused):
+            error = to_error(response.body)
+        else:
+            return self._convert(response)
+        if isinstance(error, Unavailable):
+            error._again = self.result
+            error.add_note("error.again() asks again")
+        raise error
 
     def _begin(self, answer: concurrent.futures.Future[Response | OsqueueError]) -> None:
         self._call = self._begin_call(answer.set_result)

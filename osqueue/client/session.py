@@ -31,6 +31,7 @@ from osqueue.core.messages import (
     Hello,
     Holder,
     Lost,
+    Missing,
     Outcome,
     Refused,
     Reply,
@@ -145,6 +146,8 @@ class Session:
                 self.calls.answered(message)
             case Finished():
                 self.watch.finished(message.jobs)
+            case Missing():
+                self.watch.missing(message.ids)
             case Cancelled() | Lost():
                 self._stop(message)
 

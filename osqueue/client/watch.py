@@ -6,15 +6,16 @@ from collections.abc import Callable, Iterable
 
 from osqueue.client.runs import to_runs
 from osqueue.core.messages import IdRun, JobRecord
+from osqueue.errors import Corrupt
 
-OnFinished = Callable[[JobRecord], None]
+OnEnd = Callable[[JobRecord | Corrupt], None]
 
 
 class Watch:
     """Job ids, each with who is told of its end. An end told twice is told once. Not thread-safe."""
 
     def __init__(self) -> None:
-        self._watched: dict[int, OnFinished] = {}
+        self._watched: dict[int, OnEnd] = {}
 
     def __len__(self) -> int:
         return len(self._watched)
@@ -22,16 +23,20 @@ class Watch:
     def __contains__(self, job_id: int) -> bool:
         return job_id in self._watched
 
-    def add(self, job_id: int, on_finished: OnFinished) -> None:
-        """Tell ``on_finished`` once the job has ended."""
-        self._watched[job_id] = on_finished
+    def add(self, job_id: int, on_end: OnEnd) -> None:
+        """Tell ``on_end`` once the job has ended, or its end can no longer be known."""
+        self._watched[job_id] = on_end
 
     def finished(self, records: Iterable[JobRecord]) -> None:
         """Take notices in."""
         for record in records:
-            on_finished = self._watched.pop(record.id, None)
-            if on_finished is not None:
-                on_finished(record)
+            self._tell(record.id, record)
+
+    def missing(self, ids: Iterable[int]) -> None:
+        """These jobs are nowhere to be found."""
+        for job_id in ids:
+            why = "the job's segment or record is damaged or missing; see `osqueue verify`"
+            self._tell(job_id, Corrupt(f"{why} id={job_id}"))
 
     def runs(self) -> list[IdRun]:
         """The watched ids."""
@@ -40,3 +45,8 @@ class Watch:
     def ids(self) -> list[int]:
         """The watched ids, one by one."""
         return list(self._watched)
+
+    def _tell(self, job_id: int, end: JobRecord | Corrupt) -> None:
+        on_end = self._watched.pop(job_id, None)
+        if on_end is not None:
+            on_end(end)

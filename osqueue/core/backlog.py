@@ -51,6 +51,8 @@ class Backlog:
         self.trash: list[str] = []
         self.dirty: set[str] = set()
         self.tail_bytes = 0
+        self.harmed = False
+        """Whether a segment has been found damaged since the queue was opened."""
         self._by_first_id: list[tuple[int, int]] = []
         self._lanes: dict[LaneKey, Lane] = {}
         self._order: list[LaneKey] = []
@@ -235,6 +237,18 @@ class Backlog:
         for object_, first, last, _, _ in runs:
             for key, a, b in self._by_lane(object_, first, last):
                 yield key[1], b - a + 1
+
+    def damaged(self) -> dict[int, Segment]:
+        """Segments that nobody can read, as far as is known."""
+        return {number: segment for number, segment in self.segments.items() if segment.damaged}
+
+    def untaken(self, segments: Iterable[Segment]) -> Iterator[tuple[str, int]]:
+        """How many jobs of which task nobody has ever taken from some segments, read from their lines alone."""
+        for segment in segments:
+            for span in segment.line.spans:
+                yield span.task, span.count - span.taken
+            holes = ((segment.number, *run) for run in self.holes.of(segment.number))
+            yield from ((task, -count) for task, count in self.by_task(holes))
 
     def lanes(self) -> Iterable[Lane]:
         return self._lanes.values()

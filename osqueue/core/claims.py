@@ -1,20 +1,21 @@
-"""Claims and leases: who waits for jobs, who gets them, and what becomes of a lease that ends.
+"""Claims and leases: who waits for jobs, and who gets them; `osqueue.core.ending` says how a lease ends.
 
 Rules:
 * A claim is parked until there is a job for it; a push and the claim that it satisfies share one commit.
 * Claims are not numbered: the lease is the memory. After a reconnect the holder names what it has, is sent what it
   lacks, and is told what it no longer holds.
-* When a lease ends, jobs that are known to have run are charged; jobs only handed out are not. Where nothing is known
-  nobody pays the first time: those are marked, go out alone, and are charged if their lease ends so again.
+* Leases take room in the root: while there is none, claims wait, and one that cannot wait longer is refused.
 """
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable
+from typing import Literal
 
 from osqueue.core import policy
 from osqueue.core.backlog import Place
+from osqueue.core.ending import LeaseEndings
 from osqueue.core.lanes import Taken
 from osqueue.core.leases import Lease
 from osqueue.core.messages import (
@@ -26,19 +27,16 @@ from osqueue.core.messages import (
     Heartbeat,
     Hello,
     Holder,
-    JobError,
     Lost,
-    Outcome,
     Refused,
+    Reply,
     Welcome,
 )
-from osqueue.core.model import INLINE, LeaseLine
+from osqueue.core.model import LeaseLine
 from osqueue.core.policy import is_last_attempt
-from osqueue.core.runs import SlotRun
 from osqueue.core.segment import NeedsObjectsError
 from osqueue.core.settings import QueueSettings
 from osqueue.core.state import QueueState
-from osqueue.errors import Corrupt
 
 GRANT_JOBS = 8192
 GRANT_BYTES = 1024 * 1024
@@ -48,8 +46,10 @@ WINDOW_BYTES = 16 * 1024 * 1024
 
 LOST = Refused("session_lost", "this client was silent while others took its place; what became of it is unknown")
 
-Attempt = tuple[int, int]
-"""A job's id, and the number of a run of it."""
+NO_ROOM = "claims hold as much as the queue can remember: report what is claimed, or claim more jobs at a time"
+
+Obstacle = Literal["no jobs", "objects", "no room"]
+"""What keeps a claim from being granted now: its jobs' objects are being read, or the root has no room for a lease."""
 
 
 class Parked:
@@ -63,16 +63,16 @@ class Parked:
         self.jobs = claim.jobs
         self.standing = claim.standing
         self.worker = policy.clip(claim.worker)
-        self.awaits_objects = False
+        self.obstacle: Obstacle = "no jobs"
         self.deadline_ms = None if claim.standing else now_ms + round(max(0.0, claim.wait_s) * 1000)
 
 
 class Claims:
     """Parked claims (memory) over leases (durable)."""
 
-    def __init__(self, state: QueueState, seed: str) -> None:
+    def __init__(self, state: QueueState, endings: LeaseEndings) -> None:
         self._state = state
-        self._seed = seed
+        self._endings = endings
         self._parked: list[Parked] = []
         self._holders: dict[str, Holder | None] = {}
 
@@ -86,7 +86,7 @@ class Claims:
         """
         state = self._state
         lease = state.leases.standing(hello.session)
-        places = self._places(lease.runs) if lease is not None else []
+        places = state.places(lease.runs) if lease is not None else []
         self.disconnected(hello.session)
         self._take_back_unheard(hello, now_ms)
         self._holders[hello.session] = hello.holder
@@ -107,7 +107,7 @@ class Claims:
         """Grants of single claims that never reached their claimer."""
         for lease in self._state.leases.of_session(hello.session):
             if not lease.standing and lease.number not in hello.leases:
-                self.end(lease, [], now_ms, marks=False)
+                self._endings.end(lease, [], now_ms, marks=False)
 
     def _compare(self, hello: Hello, lease: Lease | None, places: list[Place]) -> None:
         # As attempts, not as jobs: a holder may still report one attempt of a job while it has the next one.
@@ -130,7 +130,7 @@ class Claims:
     def goodbye(self, session: str, now_ms: int) -> None:
         """The session ends: what it was only handed is given back, what it had claimed singly is charged."""
         for lease in self._state.leases.of_session(session):
-            self.end(lease, [] if lease.standing else None, now_ms, marks=False)
+            self._endings.end(lease, [] if lease.standing else None, now_ms, marks=False)
         self.disconnected(session)
 
     # -------------------------------------------------------------------------------------------------------- claims
@@ -147,17 +147,24 @@ class Claims:
 
     def grant(self, now_ms: int) -> None:
         """Give parked claims what is ready; end those whose time is over."""
-        for parked in list(self._parked):
-            if self._is_lost(parked):
-                self._parked.remove(parked)
-                self._state.outbox.append((parked.session, Answer(0, LOST)))
-                continue
-            parked.awaits_objects = self._grant(parked)
-            is_over = (parked.deadline_ms or 0) <= now_ms and not parked.awaits_objects
-            if not parked.standing and (parked.jobs == 0 or is_over):
-                self._parked.remove(parked)
-                if parked.jobs:
-                    self._state.outbox.append((parked.session, Granted(parked.ticket, 0, [])))
+        self._parked = [parked for parked in self._parked if self._stays(parked, now_ms)]
+
+    def _stays(self, parked: Parked, now_ms: int) -> bool:
+        """Grant what can be granted to one claim; says whether it is to be looked at again."""
+        if self._is_lost(parked):
+            self._state.outbox.append((parked.session, Answer(0, LOST)))
+            return False
+        parked.obstacle = self._grant(parked)
+        if parked.standing:
+            return True
+        if parked.jobs == 0:
+            return False
+        if parked.deadline_ms is None or parked.deadline_ms > now_ms or parked.obstacle == "objects":
+            return True
+        no_room = parked.obstacle == "no room"
+        none = Reply(parked.ticket, Refused("queue_full", NO_ROOM)) if no_room else Granted(parked.ticket, 0, [])
+        self._state.outbox.append((parked.session, none))
+        return False
 
     def _is_lost(self, parked: Parked) -> bool:
         """Whether its session was forgotten while it waited: it begins anew before it holds anything."""
@@ -175,21 +182,23 @@ class Claims:
             sessions.add(session)
         return True
 
-    def _grant(self, parked: Parked) -> bool:
-        """Give a claim what is ready; says whether jobs for it are there, and their objects are still being read."""
+    def _grant(self, parked: Parked) -> Obstacle:
+        """Give a claim what is ready; says why it is not more."""
         state = self._state
         lease = state.leases.standing(parked.session) if parked.standing else None
-        while parked.jobs > 0 and state.has_ready(parked.tasks) and state.leases.have_room() and self._knows(parked):
+        while parked.jobs > 0 and state.has_ready(parked.tasks):
+            if not (state.leases.have_room() and self._knows(parked)):
+                return "no room"
             window = WINDOW_BYTES - (lease.payload_bytes if lease is not None else 0)
             taken = Taken(min(parked.jobs, GRANT_JOBS), min(GRANT_BYTES, window), state.settings)
             state.backlog.take(parked.tasks, taken)
             state.wanted |= taken.wanted
             if not taken.handouts:
-                return bool(taken.wanted)
+                return "objects" if taken.wanted else "no jobs"
             lease = self._lend(parked, lease, taken)
             state.outbox.append((parked.session, Granted(parked.ticket, lease.number, taken.handouts)))
             parked.jobs = parked.jobs - len(taken.handouts) if parked.standing else 0
-        return False
+        return "no jobs"
 
     def _lend(self, parked: Parked, lease: Lease | None, taken: Taken) -> Lease:
         state = self._state
@@ -227,88 +236,21 @@ class Claims:
 
     def next_deadline_ms(self) -> int | None:
         # One whose objects are being read ends when they have arrived, not by time.
-        waiting = [parked for parked in self._parked if not parked.awaits_objects]
+        waiting = [parked for parked in self._parked if parked.obstacle != "objects"]
         deadlines = [parked.deadline_ms for parked in waiting if parked.deadline_ms is not None]
         return min(deadlines, default=None)
 
-    # ------------------------------------------------------------------------------------------------ a lease's end
-
-    def expire(self, now_ms: int) -> None:
-        """End the leases whose term is over."""
-        for lease in self._state.leases.expired(now_ms):
-            try:
-                self.end(lease, self._ran(lease) if lease.standing else None, now_ms, marks=False)
-            except NeedsObjectsError as error:
-                self._state.wanted.update(error.keys)
-
-    def _ran(self, lease: Lease) -> list[Attempt]:
-        """What its last heartbeat named."""
-        places = [place for job_id in lease.begun if (place := self._locate(job_id)) is not None]
-        return [(place.job.id, place.job.attempts + 1) for place in places]
-
-    def end(self, lease: Lease, charged: Iterable[Attempt] | None, now_ms: int, *, marks: bool) -> None:
-        """End a lease without its holder's word.
-
-        Args:
-            lease: the lease.
-            charged: ids and attempts that are known to have run; None for all of them.
-            now_ms: the time.
-            marks: nothing is known of who ran: charge those that were marked before, mark the others.
-
-        Raises:
-            NeedsObjectsError: jobs to be charged are not in memory; nothing has changed.
-        """
-        state = self._state
-        pays = self._who_pays(lease, charged, marks=marks)
-        for place in pays:
-            lease.release(place)
-            error = JobError("HostLost", "the job's holder was lost while it ran the job")
-            outcome = Outcome(place.job.id, place.job.attempts + 1, "failed", error=error, worker=lease.worker)
-            state.charge(place, outcome, now_ms=now_ms, seed=self._seed)
-        state.give_back((*run[:4], run[4] or marks) for run in lease.runs)
-        state.leases.end(lease)
-        state.changed = True
-
-    def _who_pays(self, lease: Lease, charged: Iterable[Attempt] | None, *, marks: bool) -> list[Place]:
-        if marks:
-            return self._places(run for run in lease.runs if run[4])
-        if charged is None:
-            return self._places(lease.runs)
-        found = [(self._locate(job_id), attempt) for job_id, attempt in set(charged)]
-        return [place for place, attempt in found if place is not None and lease.holds(place, attempt)]
+    # ---------------------------------------------------------------------------------------------------------- private
 
     def _holds_all(self, lease: Lease, ids: list[int]) -> bool:
-        places = [self._locate(job_id) for job_id in ids]
+        places = [self._state.find(job_id) for job_id in ids]
         return all(place is not None and lease.runs.find(place.object, place.slot) for place in places)
 
     def _place_in_memory(self, job_id: int) -> Place | None:
         try:
-            return self._locate(job_id)
+            return self._state.find(job_id)
         except NeedsObjectsError:
             return None  # a count that is a little low; reading a segment for it would be out of proportion
-
-    def _locate(self, job_id: int) -> Place | None:
-        try:
-            return self._state.backlog.locate(job_id)
-        except Corrupt:
-            return None  # its segment is damaged: the job is blocked there, and nobody can charge it
-
-    def _places(self, runs: Iterable[SlotRun]) -> list[Place]:
-        """The jobs of some runs; those in damaged segments are left out, since nobody can say what they are.
-
-        Raises:
-            NeedsObjectsError: with every key that is missing.
-        """
-        backlog = self._state.backlog
-        runs = [run for run in runs if run[0] == INLINE or not backlog.segments[run[0]].damaged]
-        keys = {s.key for run in runs if run[0] != INLINE and (s := backlog.segments[run[0]]).jobs is None}
-        if keys:
-            raise NeedsObjectsError(keys)
-        return [
-            Place(run[0], slot, backlog.inline[slot] if run[0] == INLINE else backlog.segments[run[0]].loaded()[slot])
-            for run in runs
-            for slot in range(run[1], run[2] + 1)
-        ]
 
 
 def _handout(place: Place, lease: Lease, settings: QueueSettings) -> Handout:

@@ -20,8 +20,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from osqueue.core import codec
-from osqueue.core.claims import LOST, Attempt, Claims
+from osqueue.core.claims import LOST, Claims
 from osqueue.core.commit import Commit, CommitPlanner
+from osqueue.core.ending import Attempt, LeaseEndings
+from osqueue.core.idle import IdleWaits
 from osqueue.core.messages import (
     Answer,
     AnswerBody,
@@ -49,6 +51,7 @@ from osqueue.core.segment import Segment
 from osqueue.core.sessions import Session
 from osqueue.core.settings import QueueSettings
 from osqueue.core.state import QueueState
+from osqueue.core.watchers import without_payload
 from osqueue.errors import Corrupt
 
 LATE_TICK = 0.5
@@ -73,10 +76,11 @@ class QueueMachine:
         self.state = QueueState(root, settings, now_ms=now_ms)
         self._term_ms = round(settings.lease_s * 1000)
         self._operations = Operations(self.state, seed)
-        self._claims = Claims(self.state, seed)
+        self._endings = LeaseEndings(self.state, seed)
+        self._claims = Claims(self.state, self._endings)
         self._queries = Queries(self.state)
         self._planner = CommitPlanner(self.state)
-        self._idle_waits: list[tuple[str, Ask, frozenset[str]]] = []
+        self._idle_waits = IdleWaits(self.state, self._queries)
         self._last_tick_ms = now_ms
         self._planned: dict[int, tuple[int, set[int]]] = {}
         """Of commits that have not landed, by version: when they were planned, and the leases that they grant."""
@@ -123,10 +127,10 @@ class QueueMachine:
             elif place_state is None:
                 elsewhere.append(job_id)
             else:
-                state.watchers[job_id] = session
+                state.watchers.watch([job_id], session)
                 if place_state == "dead":
                     job = state.backlog.inline[job_id]
-                    state.tell_watcher(job, "dead", job.attempts)
+                    state.watchers.ended(job, "dead", job.attempts)
         return elsewhere
 
     def _look_at_watched(self, watched: list[IdRun]) -> dict[int, str | None]:
@@ -141,9 +145,8 @@ class QueueMachine:
         """A session's connection has ended; it may come back."""
         self._claims.disconnected(session)
         self.state.sessions.disconnected(session)
-        self._idle_waits = [wait for wait in self._idle_waits if wait[0] != session]
-        for job_id in [job_id for job_id, watcher in self.state.watchers.items() if watcher == session]:
-            del self.state.watchers[job_id]
+        self._idle_waits.disconnected(session)
+        self.state.watchers.disconnected(session)
 
     def goodbye(self, session: str, now_ms: int) -> None:
         """A session has ended for good."""
@@ -230,7 +233,7 @@ class QueueMachine:
             Elsewhere: the archive must be read.
         """
         if isinstance(ask.query, WaitIdle):
-            self._idle_waits.append((session, ask, frozenset(ask.query.tasks)))
+            self._idle_waits.park(session, ask, ask.query.tasks)
             return
         self.state.outbox.append((session, Reply(ask.ticket, self._queries.answer(ask.query, now_ms))))
 
@@ -257,7 +260,7 @@ class QueueMachine:
         """
         lease = self.state.leases.get(number)
         if lease is not None:
-            self._claims.end(lease, charged, now_ms, marks=marks)
+            self._endings.end(lease, charged, now_ms, marks=marks)
 
     # ---------------------------------------------------------------------------------------------------------- time
 
@@ -271,10 +274,10 @@ class QueueMachine:
             state.leases.extend_all(now_ms)
         self._last_tick_ms = now_ms
         self._wake(now_ms)
-        self._claims.expire(now_ms)
+        self._endings.expire(now_ms)
         self._claims.grant(now_ms)
-        state.post_notices()
-        self._end_idle_waits(now_ms)
+        state.outbox.extend(state.watchers.take_notices())
+        self._idle_waits.settle(now_ms)
 
     def _is_late(self, since_ms: int, now_ms: int) -> bool:
         return now_ms - since_ms > self._term_ms * LATE_TICK
@@ -287,13 +290,6 @@ class QueueMachine:
         """What is due by the time that the root will state must be ready in it."""
         for job in self.state.backlog.wake(now_ms):
             self.state.counts.move(job.task, "delayed", "ready")
-
-    def _end_idle_waits(self, now_ms: int) -> None:
-        for wait in list(self._idle_waits):
-            session, ask, tasks = wait
-            if self.state.counts.unfinished(tasks) == 0:
-                self._idle_waits.remove(wait)
-                self.state.outbox.append((session, Reply(ask.ticket, self._queries.stats(now_ms))))
 
     def next_alarm_ms(self) -> int | None:
         """When `settle` must be called next, if nothing else happens."""
@@ -374,30 +370,26 @@ class QueueMachine:
         try:
             segment.load(codec.decode_segment(data, expected_digest=segment.line.digest, key=key))
         except Exception:
-            segment.damaged = True
+            self._block(segment)
             raise
         self.state.backlog.loaded.touch(segment)
 
     def missing(self, key: str) -> bool:
         """A named segment is not in the store; says whether the root still names it, so that it is damage."""
         segment = self._segment(key)
-        if segment is not None and segment.stored:
-            segment.damaged = True
-        return segment is not None and segment.stored
+        if segment is None or not segment.stored:
+            return False
+        self._block(segment)
+        return True
+
+    def _block(self, segment: Segment) -> None:
+        """Nobody can read a segment: its jobs stay where they are, and nobody waits for them."""
+        segment.damaged = True
+        backlog = self.state.backlog
+        backlog.harmed = True
+        self.state.watchers.blocked(segment.line.first_id, segment.line.last_id, backlog.inline)
 
     def _segment(self, key: str) -> Segment | None:
         name = parse(key)
         segment = self.state.backlog.segments.get(name.number) if name is not None else None
         return segment if segment is not None and segment.key == key else None
-
-
-def without_payload(record: JobRecord) -> JobRecord:
-    """A record as a watcher is told of it."""
-    return JobRecord(
-        id=record.id,
-        task=record.task,
-        state=record.state,
-        attempts=record.attempts,
-        errors=record.errors,
-        result=record.result,
-    )

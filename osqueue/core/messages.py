@@ -1,7 +1,7 @@
 """What goes into the queue's machine and what comes out: operations, queries, answers, notices.
 
     client ──Hello, Numbered(op), Ask(query), Claim, Heartbeat──▶ broker
-    client ◀─Welcome, Answer, Reply, Granted, Finished, Cancelled, Lost── broker
+    client ◀─Welcome, Answer, Reply, Granted, Finished, Missing, Cancelled, Lost── broker
 
 Rules:
 * Every message carries many jobs; the single-job call is the batch of one.
@@ -216,7 +216,8 @@ class Claim(Struct, tag="claim"):
     """Take jobs.
 
     ``standing``: into the session's one lease, ``jobs`` more than was asked before, as they become ready, until the
-    connection ends. Otherwise once, into a new lease, answered after at most ``wait_s`` (then perhaps with no job).
+    connection ends. Otherwise once, into a new lease, answered after at most ``wait_s`` (then perhaps with no job, or
+    refused as ``queue_full`` by a `Reply`).
     """
 
     ticket: int
@@ -286,6 +287,12 @@ class Finished(Struct, tag="finished"):
     jobs: list[JobRecord]
 
 
+class Missing(Struct, tag="missing"):
+    """To a watcher: of these jobs nothing is to be found, neither among the unfinished ones nor in the archive."""
+
+    ids: list[int]
+
+
 # -------------------------------------------------------------------------------------------------------------- queries
 
 
@@ -313,7 +320,9 @@ class History(Struct, tag="history"):
 
 
 class WaitIdle(Struct, tag="wait_idle"):
-    """Answered with `Stats` once no job of these tasks is ready, delayed or running."""
+    """Answered with `Stats` once no job of these tasks is ready, delayed or running; refused as ``corrupt`` when only
+    jobs of damaged segments are left, which nobody can run.
+    """
 
     tasks: list[str]
 
@@ -366,4 +375,4 @@ class Reply(Struct, tag="reply"):
 
 
 ToBroker = Hello | Goodbye | Numbered | Claim | Heartbeat | Ask
-FromBroker = Welcome | Answer | SayAgain | Granted | Beaten | Cancelled | Lost | Finished | Reply
+FromBroker = Welcome | Answer | SayAgain | Granted | Beaten | Cancelled | Lost | Finished | Missing | Reply

@@ -34,7 +34,6 @@ from osqueue.core.model import INLINE, Job
 from osqueue.core.runs import to_runs
 from osqueue.core.segment import NeedsObjectsError
 from osqueue.core.state import QueueState
-from osqueue.errors import Corrupt
 
 MAX_TASK_BYTES = 64
 MAX_PRIORITY = 1000
@@ -102,7 +101,7 @@ class Operations:
         elif jobs:
             state.backlog.push(jobs)
         if push.watch:
-            state.watchers.update((job.id, session) for job in jobs)
+            state.watchers.watch((job.id for job in jobs), session)
         state.counts.move(push.task, None, "delayed" if due_ms > now_ms else "ready", count)
         state.counts[push.task].pushed += count
         return Pushed([(first, first + count - 1)] if count else [])
@@ -243,11 +242,9 @@ class Operations:
         keys: set[str] = set()
         for job_id in ids:
             try:
-                places.append(self._state.backlog.locate(job_id))
+                places.append(self._state.find(job_id))
             except NeedsObjectsError as error:
                 keys.update(error.keys)
-            except Corrupt:
-                places.append(None)
         if keys:
             raise NeedsObjectsError(keys)
         return places

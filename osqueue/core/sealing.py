@@ -147,8 +147,8 @@ def worth_rewriting(backlog: Backlog) -> list[Segment]:
     Small ones come from sealing the tail, so only the newest are looked at.
     """
     if backlog.holes.potential_bytes() > HOLES_BYTES:
-        worst = max(backlog.holes.objects(), key=lambda number: len(backlog.holes.of(number)))
-        return [] if backlog.segments[worst].damaged else [backlog.segments[worst]]
+        legible = [number for number in backlog.holes.objects() if not backlog.segments[number].damaged]
+        return [backlog.segments[max(legible, key=lambda number: len(backlog.holes.of(number)))]] if legible else []
     return _small_neighbours(backlog.newest(2 * _MERGED_AT_ONCE))
 
 

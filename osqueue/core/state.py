@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections import Counter
+from collections.abc import Iterable
 
 from msgspec import UNSET, Raw, structs
 
@@ -11,14 +12,14 @@ from osqueue.core.backlog import Backlog, Place
 from osqueue.core.counts import TaskCounts
 from osqueue.core.finished import Finished
 from osqueue.core.leases import Lease, Leases
-from osqueue.core.messages import Finished as FinishedNotice
-from osqueue.core.messages import FromBroker, JobError, JobRecord, Outcome
+from osqueue.core.messages import FromBroker, JobError, Outcome
 from osqueue.core.model import INLINE, Frame, Job, Record, Root
 from osqueue.core.runs import SlotRun
+from osqueue.core.segment import NeedsObjectsError
 from osqueue.core.sessions import Sessions
 from osqueue.core.settings import QueueSettings
-
-NOTICE_BYTES = 1024 * 1024
+from osqueue.core.watchers import Watchers
+from osqueue.errors import Corrupt
 
 
 class QueueState:
@@ -39,12 +40,11 @@ class QueueState:
         self.leases = Leases(root.leases, term_ms=round(settings.lease_s * 1000), now_ms=now_ms)
         self.sessions = Sessions(root.sessions, root.forgotten)
         self.finished = Finished([bytes(raw) for raw in root.finished])
-        self.watchers: dict[int, str] = {}
+        self.watchers = Watchers()
         self.outbox: list[tuple[str, FromBroker]] = []
         self.wanted: set[str] = set()
         self.changed = False
         self.has_room = True
-        self._notices: dict[str, list[JobRecord]] = {}
 
     # -------------------------------------------------------------------------------------------------- a job's end
 
@@ -71,27 +71,7 @@ class QueueState:
             )
         )
         if self.watchers:
-            self.tell_watcher(job, state, attempts, result)
-
-    def tell_watcher(self, job: Job, state: str, attempts: int, result: bytes | None = None) -> None:
-        """Tell the session that waits for this job, if any, how it ended."""
-        session = self.watchers.pop(job.id, None)
-        if session is not None:
-            record = JobRecord(
-                id=job.id,
-                task=job.task,
-                state=state,  # type: ignore[arg-type]
-                attempts=attempts,
-                errors=job.errors,
-                result=result,
-            )
-            self._notices.setdefault(session, []).append(record)
-
-    def post_notices(self) -> None:
-        """Put what watchers are to be told into the outbox, a message each."""
-        for session, jobs in self._notices.items():
-            self.outbox.extend((session, FinishedNotice(part)) for part in in_messages(jobs))
-        self._notices.clear()
+            self.watchers.ended(job, state, attempts, result)
 
     # ---------------------------------------------------------------------------------------------- a failed attempt
 
@@ -127,7 +107,7 @@ class QueueState:
         """A job that has failed for good."""
         self.backlog.bury(job)
         self.counts.move(job.task, "leased", "dead")
-        self.tell_watcher(job, "dead", job.attempts)
+        self.watchers.ended(job, "dead", job.attempts)
 
     # ------------------------------------------------------------------------------------------------------- leases
 
@@ -135,6 +115,36 @@ class QueueState:
         """Runs that their lease no longer holds are ready again, uncharged."""
         for task, count in self.backlog.give_back(runs):
             self.counts.move(task, "leased", "ready", count)
+
+    # -------------------------------------------------------------------------------------------------- looking up
+
+    def find(self, job_id: int) -> Place | None:
+        """As `Backlog.locate`; None also for one whose segment is damaged: it is blocked there, and blocks no other.
+
+        Raises:
+            NeedsObjectsError: its segment is not in memory.
+        """
+        try:
+            return self.backlog.locate(job_id)
+        except Corrupt:
+            return None
+
+    def places(self, runs: Iterable[SlotRun]) -> list[Place]:
+        """The jobs of some runs; those in damaged segments are left out, since nobody can say what they are.
+
+        Raises:
+            NeedsObjectsError: with every key that is missing.
+        """
+        backlog = self.backlog
+        runs = [run for run in runs if run[0] == INLINE or not backlog.segments[run[0]].damaged]
+        keys = {s.key for run in runs if run[0] != INLINE and (s := backlog.segments[run[0]]).jobs is None}
+        if keys:
+            raise NeedsObjectsError(keys)
+        return [
+            Place(run[0], slot, backlog.inline[slot] if run[0] == INLINE else backlog.segments[run[0]].loaded()[slot])
+            for run in runs
+            for slot in range(run[1], run[2] + 1)
+        ]
 
     def lease_of(self, place: Place) -> Lease | None:
         """Who holds a job."""
@@ -151,6 +161,18 @@ class QueueState:
         """Whether a job of these tasks waits for a claim."""
         return any(self.counts.ready(task) for task in tasks)
 
+    def blocked(self, tasks: Iterable[str]) -> tuple[int, list[str]]:
+        """How many unfinished jobs of these tasks are in damaged segments, and the segments' keys."""
+        damaged = self.backlog.damaged()
+        held = (lease.runs for lease in self.leases.all())
+        jobs = Counter[str]()
+        for runs in (self.backlog.returned(), *held):
+            for task, count in self.backlog.by_task(run for run in runs if run[0] in damaged):
+                jobs[task] += count
+        for task, count in self.backlog.untaken(damaged.values()):
+            jobs[task] += count
+        return sum(jobs[task] for task in tasks), sorted(segment.key for segment in damaged.values())
+
     def state_of(self, place: Place) -> str | None:
         """A job's state by its place; None for a slot that its job has left."""
         if place.object == INLINE and place.slot in self.backlog.dead:
@@ -163,17 +185,3 @@ class QueueState:
         if lease is None:
             return None
         return "running" if not lease.standing or place.job.id in lease.begun else "ready"
-
-
-def in_messages(jobs: list[JobRecord]) -> Iterator[list[JobRecord]]:
-    """Parts of a notice that are small enough for a message, one larger job alone."""
-    part: list[JobRecord] = []
-    size = 0
-    for job in jobs:
-        part.append(job)
-        size += len(job.result or b"") + sum(len(error.message) + len(error.traceback) for error in job.errors)
-        if size > NOTICE_BYTES:
-            yield part
-            part, size = [], 0
-    if part:
-        yield part

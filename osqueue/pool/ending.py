@@ -15,7 +15,7 @@ from collections.abc import Sequence
 
 from osqueue.pool.directory import PoolDirectory
 from osqueue.pool.engine import Engine
-from osqueue.pool.warning import unfinished, warn_of_dead, warn_of_other_tasks, warn_of_unfinished
+from osqueue.pool.warning import OtherTasks, unfinished, warn_of_dead, warn_of_unfinished
 
 
 class Ending:
@@ -37,6 +37,7 @@ class Ending:
         self._tasks = tasks
         self._grace_s = grace_s
         self._dead_before = dead_before
+        self.other_tasks = OtherTasks(tasks)
         self._abandonment: weakref.finalize[..., object] | None = None
 
     def await_abandonment(self, pool: object) -> None:
@@ -54,7 +55,7 @@ class Ending:
         except BaseException:
             self.stop(self._grace_s)
             raise
-        warn_of_other_tasks(stats, self._tasks)
+        self.other_tasks.warn(stats)
         warn_of_dead(first_dead, self._directory, died)
         self._end(self._grace_s)
         if died <= 0:

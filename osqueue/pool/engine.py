@@ -219,7 +219,8 @@ class Engine:
             if not answer.done():
                 answer.set_result(response.body if isinstance(response, Reply) else None)
 
-        self._connection.ask(query, answered)
+        # Of the two connections the one that stands also when workers cannot start.
+        self._link_connection.ask(query, answered)
         try:
             return await asyncio.wait_for(answer, _FLUSH_S)
         except TimeoutError:

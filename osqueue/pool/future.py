@@ -1,6 +1,6 @@
 """A job's future: `concurrent.futures` in its manners, with the job's id.
 
-pending ──succeeded──▶ result          ──dead──▶ JobFailed, WorkerCrashed, JobTimeout
+pending ──succeeded──▶ result          ──dead──▶ JobFailed, WorkerCrashed, JobTimeout        ──lost to damage──▶ Corrupt
         ──cancelled──▶ JobCancelled    ──cancel() before the start──▶ cancelled, as in concurrent.futures
 """
 
@@ -13,7 +13,7 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 from osqueue.core.messages import JobRecord
-from osqueue.errors import JobCancelled, JobFailed, JobTimeout, OsqueueError, WorkerCrashed
+from osqueue.errors import Corrupt, JobCancelled, JobFailed, JobTimeout, OsqueueError, WorkerCrashed
 from osqueue.values import Values
 
 R = TypeVar("R")
@@ -60,14 +60,16 @@ class JobFuture(concurrent.futures.Future[R]):
 
     # ----------------------------------------------------------------------------------------------------- for the pool
 
-    def settle(self, record: JobRecord, values: Values[Any]) -> None:
-        """The job has ended."""
-        if record.state == "succeeded":
-            self._settle_result(record, values)
-        elif record.state == "cancelled" and self.cancel_asked:
+    def settle(self, end: JobRecord | Corrupt, values: Values[Any]) -> None:
+        """The job has ended, or how it ends can no longer be known."""
+        if isinstance(end, Corrupt):
+            self.settle_error(end)
+        elif end.state == "succeeded":
+            self._settle_result(end, values)
+        elif end.state == "cancelled" and self.cancel_asked:
             self.settle_cancelled()
         else:
-            self.settle_error(job_failure(record))
+            self.settle_error(job_failure(end))
 
     def settle_error(self, error: BaseException) -> None:
         """There will be no result."""

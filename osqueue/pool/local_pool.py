@@ -23,7 +23,6 @@ from osqueue.pool.map_results import BUFFER_JOBS, AsTheyEnd, InOrder, MapResults
 from osqueue.pool.payload import payload_encoder
 from osqueue.pool.plan import PoolPlan
 from osqueue.pool.submitter import Submission
-from osqueue.pool.warning import warn_of_other_tasks
 from osqueue.settings import (
     PushOptions,
     duration,
@@ -256,6 +255,7 @@ class LocalPool(Generic[P, R]):
         Raises:
             TimeoutError: not within ``timeout`` seconds.
             PoolBroken: workers cannot start.
+            Corrupt: only jobs of damaged segments are left, which nobody can run.
         """
         timeout_s = None if timeout is None else duration("timeout", timeout, least=0)
         engine = self._open_engine()
@@ -264,7 +264,7 @@ class LocalPool(Generic[P, R]):
         if timeout_s is not None:
             timeout_s = max(0.0, timeout_s - (clock.boot_ms() - started_ms) / 1000)
         stats = engine.client.wait_idle(self._handlers.tasks, timeout_s)
-        warn_of_other_tasks(stats, self._handlers.tasks)
+        self._ending.other_tasks.warn(stats)
         stats.workers = engine.workers()
         return stats
 

@@ -25,7 +25,7 @@ from osqueue.client.refusal import to_error
 from osqueue.client.runs import from_runs
 from osqueue.core.messages import AnswerBody, JobRecord, Pushed, Refused
 from osqueue.core.settings import MIB
-from osqueue.errors import OsqueueError
+from osqueue.errors import Corrupt, OsqueueError
 from osqueue.pool.future import JobFuture
 from osqueue.pool.results_thread import ResultsThread
 from osqueue.reactor import LoopThread
@@ -46,7 +46,7 @@ class Submission(Struct, eq=False):
     results: Values[Any]
 
 
-Ended = tuple[JobFuture[Any], JobRecord, Values[Any]]
+Ended = tuple[JobFuture[Any], JobRecord | Corrupt, Values[Any]]
 
 
 class Submitter:
@@ -154,18 +154,18 @@ class Submitter:
         future.job_id = job_id
         self._futures[job_id] = future
 
-        def ended(record: JobRecord) -> None:
+        def ended(end: JobRecord | Corrupt) -> None:
             self._futures.pop(job_id, None)
             if not self._ended:
                 self._reactor.loop.call_soon(self._settle)
-            self._ended.append((future, record, values))
+            self._ended.append((future, end, values))
 
         self._connection.session.watch.add(job_id, ended)
 
     def _settle(self) -> None:
         """Hand over what one turn of the loop has brought: one wake-up of the results thread for many jobs."""
         ended, self._ended = self._ended, []
-        self._results.call_each([partial(future.settle, record, values) for future, record, values in ended])
+        self._results.call_each([partial(future.settle, end, values) for future, end, values in ended])
 
     def _tell(self, futures: list[JobFuture[Any]], error: Exception) -> None:
         for future in futures:

@@ -27,16 +27,28 @@ def warn_of_dead(first: JobRecord | None, directory: PoolDirectory, died: int) -
     )
 
 
-def warn_of_other_tasks(stats: Stats, tasks: Collection[str]) -> None:
-    """Jobs of tasks that this pool has no handlers for wait on, and nobody here waits for them."""
-    others = {
-        task: count
-        for task, of in stats.tasks.items()
-        if task not in tasks and (count := of.ready + of.delayed + of.running)
-    }
-    if others:
-        named = ", ".join(f"{task}: {count}" for task, count in sorted(others.items()))
-        _log.warning("jobs of tasks without a handler in this pool stay in the queue: %s", named)
+class OtherTasks:
+    """Jobs of tasks that a pool has no handlers for wait on, and nobody here waits for them.
+
+    Args:
+        tasks: those that the pool has handlers for.
+    """
+
+    def __init__(self, tasks: Collection[str]) -> None:
+        self._tasks = tasks
+        self._told: dict[str, int] = {}
+
+    def warn(self, stats: Stats) -> None:
+        """Name them, unless nothing has changed since they were named last."""
+        others = {
+            task: count
+            for task, of in sorted(stats.tasks.items())
+            if task not in self._tasks and (count := of.ready + of.delayed + of.running)
+        }
+        if others and others != self._told:
+            named = ", ".join(f"{task}: {count}" for task, count in others.items())
+            _log.warning("jobs of tasks without a handler in this pool stay in the queue: %s", named)
+        self._told = others
 
 
 def warn_of_unfinished(directory: PoolDirectory, stats: Stats | None) -> None:

@@ -7,14 +7,16 @@ from typing import Any
 
 from msgspec import structs
 
-from osqueue.broker.gate import Lookup, Send
-from osqueue.broker.loop import CloseConnection, CommitLoop, Create, Delete, Effect, Load, Swap
+from osqueue.broker.archive import Archive
+from osqueue.broker.effects import CloseConnection, Create, Delete, Effect, Load, Lookup, Send, Swap
+from osqueue.broker.loop import CommitLoop
 from osqueue.core import codec
 from osqueue.core.commit import Commit
 from osqueue.core.machine import QueueMachine
 from osqueue.core.messages import Claim, Hello, Numbered, Operation, Outcome, Push, Report, ToBroker
 from osqueue.core.model import Root
 from osqueue.core.settings import QueueSettings
+from osqueue.storage import MemoryStorage
 
 START_MS = 1_700_000_000_000
 
@@ -137,6 +139,13 @@ class Bed:
 
     def closed(self) -> list[int]:
         return [effect.connection for effect in self.waiting(CloseConnection)]
+
+    def archive(self) -> Archive:
+        """The archive as it is now."""
+        storage = MemoryStorage()
+        for key, data in self.store.items():
+            storage.create(key, data)
+        return Archive(storage)
 
     def lookups(self) -> list[Lookup]:
         return self.waiting(Lookup)

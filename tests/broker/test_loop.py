@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from osqueue.broker.gate import Forget, Lookup, archive_answer
-from osqueue.broker.loop import LINGER_MS, Create, Delete, Swap
+from osqueue.broker.effects import Create, Delete, Forget, Swap
+from osqueue.broker.loop import LINGER_MS
 from osqueue.core import codec
 from osqueue.core.messages import (
     Answer,
@@ -16,8 +16,6 @@ from osqueue.core.messages import (
     Goodbye,
     Granted,
     Heartbeat,
-    JobError,
-    JobRecord,
     Numbered,
     Push,
     Reply,
@@ -221,17 +219,6 @@ def test_a_new_session_that_takes_the_place_of_another_may_wait_for_a_segment() 
     again.settle()
 
     assert [answer.body for answer in again.to(MAX_SESSIONS, Answer)] == [Changed([(7, 7)])]
-
-
-def test_what_the_archive_knows_of_jobs_that_end_awaited_goes_out_in_small_messages() -> None:
-    error = JobError("ValueError", "m" * 2000, "t" * 300_000)
-    records = [JobRecord(id=n, state="dead", errors=[error]) for n in range(20)]
-
-    sends = archive_answer(Lookup(5, 0, [*range(20)], []), records)
-
-    assert [record.id for send in sends for record in send.message.jobs] == [*range(20)]
-    assert len(sends) > 3
-    assert {send.connection for send in sends} == {5}
 
 
 def stall(bed: Bed, ms: int) -> None:

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from osqueue.core.messages import Answer, Claim, Granted, Holder
+from osqueue.core.messages import Answer, Claim, Granted, Holder, Reply
 from osqueue.errors import Corrupt
 from tests.core.queue import Queue
 
@@ -73,3 +73,61 @@ def test_a_session_that_was_forgotten_while_its_claim_waited_begins_anew_before_
     renewed = queue.session("w-2")
     [job] = renewed.claim(2, standing=True)
     assert renewed.complete(job) == []
+
+
+@pytest.mark.parametrize("allowed", [1, 2, 3])
+def test_only_the_last_attempt_that_a_job_is_allowed_is_handed_out_as_such(queue: Queue, allowed: int) -> None:
+    session = queue.session()
+    session.push(b"1", max_attempts=allowed)
+    told = []
+    for _ in range(allowed):
+        [job] = session.claim(standing=True)
+        told.append(job.last)
+        session.fail(job, retry_delay_s=0)
+
+    assert told == [False] * (allowed - 1) + [True]
+    assert session.claim(standing=True) == []
+
+
+def test_a_last_attempt_is_still_one_when_its_hand_out_is_repeated_over_a_new_connection(queue: Queue) -> None:
+    session = queue.session()
+    session.push(b"1", b"2", max_attempts=1)
+    session.push(b"3", max_attempts=2)
+    session.claim(3, standing=True)
+    queue.reopen()
+
+    session.hello(held=[])
+
+    [granted] = session.received(Granted)
+    assert [(job.id, job.last) for job in granted.jobs] == [(1, True), (2, True), (3, False)]
+
+
+def test_attempts_that_a_requeue_grants_count_for_which_one_is_the_last(queue: Queue) -> None:
+    session = queue.session()
+    session.push(b"1", max_attempts=2)
+    for _ in range(2):
+        session.fail(session.claim(standing=True)[0], retry_delay_s=0)
+    session.requeue(1)
+
+    told = []
+    for _ in range(2):
+        [job] = session.claim(standing=True)
+        told.append((job.attempt, job.last))
+        session.fail(job, retry_delay_s=0)
+
+    assert told == [(3, False), (4, True)]
+
+
+def test_a_single_claim_for_which_the_root_has_no_room_is_refused_when_it_may_wait_no_longer(queue: Queue) -> None:
+    session = queue.session()
+    session.push(*[b"1"] * 100)
+    while session.claim():
+        pass
+    assert [reply.body.code for reply in session.received(Reply)] == ["queue_full"]
+
+    queue.machine.claim("a", 1, Claim(7, ["default"], wait_s=5), queue.now_ms)
+    queue.commit()
+    assert len(session.received(Reply)) == 1
+    queue.wait(6)
+
+    assert [reply.ticket for reply in session.received(Reply)][-1] == 7

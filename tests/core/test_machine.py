@@ -19,6 +19,7 @@ from osqueue.core.messages import (
     JobError,
     ListJobs,
     Lost,
+    Missing,
     Numbered,
     Outcome,
     Push,
@@ -27,7 +28,7 @@ from osqueue.core.messages import (
     WaitIdle,
 )
 from osqueue.errors import Corrupt
-from tests.core.queue import LEASE_S, Queue
+from tests.core.queue import LEASE_S, Queue, Session
 
 
 def test_a_pushed_job_is_claimed_completed_and_recorded_once(queue: Queue) -> None:
@@ -765,6 +766,86 @@ def test_an_awaited_job_in_a_damaged_segment_does_not_keep_its_client_out(queue:
     session.hello(watched=[(1, 300)])
 
     assert session.push(b"1") == [301]
+
+
+def damaged_queue(queue: Queue, jobs: int = 300) -> Session:
+    """A client of a queue whose only segment turns out to be damaged."""
+    session = queue.session()
+    session.push(*[b'"%0100d"' % n for n in range(jobs)], watch=True)
+    queue.reopen()
+    session.hello()
+    return session
+
+
+def break_segment(queue: Queue) -> None:
+    [key] = [key for key in queue.store if key.startswith("segments/")]
+    with pytest.raises(Corrupt):
+        queue.machine.load(key, b"")
+    queue.commit()
+
+
+def test_waiting_for_an_idle_queue_ends_when_only_jobs_of_damaged_segments_are_left(queue: Queue) -> None:
+    session = damaged_queue(queue)
+    session.push(b"1")
+    queue.machine.ask(session.name, Ask(5, WaitIdle(["default"])), queue.now_ms)
+    break_segment(queue)
+    assert session.received(Reply) == []
+
+    session.complete(session.claim()[0])
+
+    [reply] = session.received(Reply)
+    assert reply.ticket == 5
+    assert reply.body.code == "corrupt"
+    assert "jobs=300 keys=segments/" in reply.body.message
+
+
+def test_waiting_for_an_idle_queue_goes_on_for_jobs_that_are_delayed_beside_damaged_segments(queue: Queue) -> None:
+    session = damaged_queue(queue)
+    session.push(b"1", delay_s=60)
+    queue.machine.ask(session.name, Ask(5, WaitIdle(["default"])), queue.now_ms)
+
+    break_segment(queue)
+
+    assert session.received(Reply) == []
+
+
+def test_a_damaged_segment_does_not_end_the_wait_for_other_tasks(queue: Queue) -> None:
+    session = damaged_queue(queue)
+    session.push(b"1", task="other")
+    queue.machine.ask(session.name, Ask(5, WaitIdle(["other"])), queue.now_ms)
+
+    break_segment(queue)
+
+    assert session.received(Reply) == []
+
+
+def test_leased_returned_and_cancelled_jobs_of_a_damaged_segment_are_counted_once(queue: Queue) -> None:
+    session = damaged_queue(queue)
+    session.claim(40, standing=True)
+    session.cancel(1, 2, 100, 101, 102)
+    for job in session.claim(10, standing=True)[::3]:
+        session.report(Outcome(job.id, job.attempt, "returned"))
+    queue.unload()
+
+    break_segment(queue)
+
+    counts = queue.machine.state.counts["default"]
+    assert counts.leased > 10
+    assert counts.ready > 200
+    assert queue.machine.state.blocked(["default"])[0] == counts.ready + counts.leased == 295
+
+
+def test_whoever_waits_for_a_job_of_a_segment_that_turns_out_damaged_is_told(queue: Queue) -> None:
+    session = damaged_queue(queue)
+    session.fail(session.claim(1, standing=True)[0])  # in the root from now on, as the one to come is
+    session.push(b"1", watch=True)
+    session.hello(watched=[(1, 301)])
+    queue.unload()
+
+    break_segment(queue)
+
+    [missing] = session.received(Missing)
+    assert missing.ids == [*range(2, 301)]
 
 
 def test_a_client_that_acknowledges_nothing_stops_only_itself(queue: Queue) -> None:

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from osqueue import JobFailed, LocalPool
+from osqueue import Broker, JobFailed, LocalPool, PoolBroken
 from tests.e2e import handlers
+from tests.e2e.waiting import wait_for
 
 
 @pytest.fixture
@@ -77,6 +78,31 @@ def test_the_error_of_a_dead_job_leaves_the_warning_of_dead_jobs_and_no_talk_of_
     assert warning.startswith("1 job died; first error: ValueError: no 1")
     assert f"the private directory is kept: {path}" in warning
     assert path.exists()
+
+
+def test_jobs_of_other_tasks_are_named_once_however_often_they_are_waited_past(
+    warnings: pytest.LogCaptureFixture, tmp_path: Path
+) -> None:
+    with Broker.open(tmp_path) as broker:
+        broker.push(b"1", task="other")
+
+    with LocalPool(handlers.double, workers=1, path=tmp_path) as pool:
+        pool.join(60)
+        pool.join(60)
+
+    [warning] = messages(warnings)
+    assert warning == "jobs of tasks without a handler in this pool stay in the queue: other: 1"
+
+
+def test_a_pool_whose_workers_cannot_start_says_nothing_of_jobs_when_there_are_none(
+    warnings: pytest.LogCaptureFixture, tmp_path: Path
+) -> None:
+    pool = LocalPool("tests.no_such_module:function", workers=1, path=tmp_path)
+    wait_for(lambda: pool._engine.error is not None)
+    with pytest.raises(PoolBroken), pool:
+        pool.stats()
+
+    assert [text for text in messages(warnings) if "the pool was stopped" in text] == []
 
 
 def test_a_private_queue_whose_dead_jobs_were_discarded_is_removed(warnings: pytest.LogCaptureFixture) -> None:

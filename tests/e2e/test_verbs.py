@@ -18,6 +18,7 @@ from osqueue import (
     LeaseLost,
     PayloadTooLarge,
     Queue,
+    QueueFull,
 )
 from osqueue.core.messages import Answer, FromBroker, Hello, Numbered, Push, Welcome
 from osqueue.transport.frames import read_frame, write_frame
@@ -217,6 +218,19 @@ def test_limits_are_refused_by_name(queue):
     assert caught.value.pushed == 1
     with pytest.raises(JobNotFound):
         queue.get(999)
+
+
+def test_a_single_claim_for_which_there_is_no_room_is_refused_by_name_and_goes_on_when_there_is(queue):
+    queue.push_many([b"1"] * 5_000)
+    held = [queue.claim() for _ in range(50)]
+    assert None not in held
+
+    with pytest.raises(QueueFull, match="claim more jobs at a time"):
+        held.extend(iter(queue.claim, None))  # jobs are ready: never None
+
+    for job in held[-10:]:
+        queue.complete(job)
+    assert queue.claim() is not None
 
 
 def test_an_outcome_survives_a_reopening(tmp_path):

@@ -7,8 +7,8 @@ from collections import Counter, deque
 from collections.abc import Callable
 from random import Random
 
-from osqueue.broker.gate import Lookup, Send, archive_answer
-from osqueue.broker.loop import CloseConnection, Create, Delete, Load, Swap
+from osqueue.broker.effects import CloseConnection, Create, Delete, Load, Lookup, Send, Swap
+from osqueue.broker.lookup import look_up
 from osqueue.client.runs import from_runs
 from osqueue.client.session import Keeper, Session
 from osqueue.core import codec
@@ -20,6 +20,7 @@ from osqueue.core.messages import (
     FromBroker,
     Holder,
     JobRecord,
+    Missing,
     Operation,
     Push,
     Pushed,
@@ -241,9 +242,10 @@ class Network:
                 self.lose_connection(peer)
 
     def _looked_up(self, lookup: Lookup) -> list[Send]:
-        assert isinstance(lookup.query, list)
-        records = {record.id: record for record in self.records()}
-        return archive_answer(lookup, [records[job_id] for job_id in lookup.query if job_id in records])
+        """What the archive itself answers; a simulated store loses nothing."""
+        sends = look_up(self.bed.archive(), self.bed.loop.landed_frame, lookup)
+        assert not [send for send in sends if isinstance(send.message, Missing)]
+        return sends
 
     # --------------------------------------------------------------------------------------------------- what must hold
 

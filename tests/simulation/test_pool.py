@@ -11,7 +11,7 @@ import pytest
 
 from osqueue.blame import Blamed
 from osqueue.client.runs import from_runs
-from osqueue.core.claims import Attempt
+from osqueue.core.ending import Attempt
 from osqueue.core.messages import AnswerBody, Granted, Handout, Holder, Outcome, Report, Reported
 from osqueue.supervisor.effects import (
     ClaimJobs,

@@ -1,0 +1,87 @@
+"""Which sessions wait for which jobs to end, and what they are to be told when the present batch has landed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+from osqueue.core.messages import Finished, FromBroker, JobRecord, Missing
+from osqueue.core.model import Job
+
+NOTICE_BYTES = 1024 * 1024
+
+
+class Watchers:
+    """Memory only: clients name what they wait for in every hello. Not thread-safe; owned by the machine."""
+
+    def __init__(self) -> None:
+        self._sessions: dict[int, str] = {}
+        self._notices: dict[str, list[JobRecord]] = {}
+        self._missing: dict[str, list[int]] = {}
+
+    def __bool__(self) -> bool:
+        return bool(self._sessions)
+
+    def watch(self, ids: Iterable[int], session: str) -> None:
+        """A session waits for these jobs."""
+        self._sessions.update((job_id, session) for job_id in ids)
+
+    def disconnected(self, session: str) -> None:
+        """A session waits for nothing any more, until its next hello."""
+        for job_id in [job_id for job_id, watcher in self._sessions.items() if watcher == session]:
+            del self._sessions[job_id]
+
+    def ended(self, job: Job, state: str, attempts: int, result: bytes | None = None) -> None:
+        """A job has ended; whoever waits for it is told."""
+        session = self._sessions.pop(job.id, None)
+        if session is not None:
+            record = JobRecord(
+                id=job.id,
+                task=job.task,
+                state=state,  # type: ignore[arg-type]
+                attempts=attempts,
+                errors=job.errors,
+                result=result,
+            )
+            self._notices.setdefault(session, []).append(record)
+
+    def blocked(self, first_id: int, last_id: int, unharmed: Iterable[int]) -> None:
+        """The segment of these jobs is damaged: whoever waits for one that is in there is told not to."""
+        within = {job_id for job_id in self._sessions if first_id <= job_id <= last_id}
+        for job_id in sorted(within.difference(unharmed)):
+            self._missing.setdefault(self._sessions.pop(job_id), []).append(job_id)
+
+    def take_notices(self) -> Iterator[tuple[str, FromBroker]]:
+        """What is to be said, a message each, and by whom it is awaited."""
+        notices, self._notices = self._notices, {}
+        missing, self._missing = self._missing, {}
+        for session, jobs in notices.items():
+            for part in in_messages(jobs):
+                yield session, Finished(part)
+        for session, ids in missing.items():
+            yield session, Missing(ids)
+
+
+def in_messages(jobs: list[JobRecord]) -> Iterator[list[JobRecord]]:
+    """Parts of a notice that are small enough for a message, one larger job alone."""
+    part: list[JobRecord] = []
+    size = 0
+    for job in jobs:
+        part.append(job)
+        size += len(job.result or b"") + sum(len(error.message) + len(error.traceback) for error in job.errors)
+        if size > NOTICE_BYTES:
+            yield part
+            part, size = [], 0
+    if part:
+        yield part
+
+
+def without_payload(record: JobRecord) -> JobRecord:
+    """A record as a watcher is told of it."""
+    return JobRecord(
+        id=record.id,
+        task=record.task,
+        state=record.state,
+        attempts=record.attempts,
+        errors=record.errors,
+        result=record.result,
+    )

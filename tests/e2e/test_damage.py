@@ -1,0 +1,71 @@
+"""A segment or a record that nobody can read: its jobs are named, whoever waits for them is told, the rest goes on."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from osqueue import Broker, Corrupt, LocalPool
+from osqueue.cli import exit_status
+from tests.cli.command_line import osqueue
+from tests.e2e import handlers
+from tests.e2e.test_pool_broker import kill_broker
+from tests.e2e.waiting import wait_for
+
+JOBS = 3_000
+"""So many that they stand in a segment."""
+
+
+@pytest.fixture
+def damaged(tmp_path: Path) -> Path:
+    """A queue whose first jobs are in a segment that lacks its end, with one more job in the root itself."""
+    path = tmp_path / "jobs"
+    with Broker.open(path) as broker:
+        broker.push_many([b"1"] * JOBS)
+        broker.push(b"2", task="other")
+    for segment in path.glob("segments/*.json"):
+        segment.write_bytes(segment.read_bytes()[:-5])
+    return path
+
+
+def test_join_and_leaving_the_block_name_the_damage_instead_of_waiting_for_ever(damaged: Path) -> None:
+    pool = LocalPool({"default": handlers.double, "other": handlers.double}, workers=1, path=damaged)
+    assert pool.submit(5).result(60) == 10
+    with pytest.raises(Corrupt, match="osqueue verify"):
+        pool.join(60)
+    with pytest.raises(Corrupt, match=rf"jobs={JOBS} keys=segments/"):
+        pool.shutdown()
+
+    with Broker.open(damaged) as broker:
+        stats = broker.stats()
+    assert (stats.succeeded, stats.ready) == (2, JOBS)
+
+
+def test_the_command_ends_as_one_that_met_damage(damaged: Path) -> None:
+    done = osqueue("run", "tests.e2e.handlers:double", "--path", str(damaged), "-j", "1", cwd=Path.cwd())
+
+    assert done.returncode == exit_status.STORE_FAILED
+    assert "osqueue verify" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_futures_of_jobs_in_a_segment_that_was_damaged_meanwhile_say_so(tmp_path: Path) -> None:
+    path = tmp_path / "jobs"
+    started, go = tmp_path / "started", tmp_path / "go"
+    pool = LocalPool(handlers.wait_for_file, workers=1, path=path)
+    futures = [pool.submit({"started": str(started), "go": str(go)}) for _ in range(JOBS)]
+    wait_for(started.exists)
+    wait_for(lambda: futures[-1].job_id is not None)
+    segments = list(path.glob("segments/*.json"))
+    for segment in segments:
+        segment.write_bytes(b"")
+    kill_broker(pool)
+
+    with pytest.raises(Corrupt, match="segment or record is damaged"):
+        futures[0].result(60)
+    go.touch()
+    assert pool.submit({"started": str(started), "go": str(go)}).result(60) == "went"
+    with pytest.raises(Corrupt, match="osqueue verify"):
+        pool.shutdown()
+    assert segments
