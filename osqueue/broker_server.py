@@ -40,6 +40,8 @@ _log = logging.getLogger("osqueue")
 _decoder = msgspec.msgpack.Decoder(ToBroker)
 
 READ_AGAIN_S = 1.0
+READ_PATIENCE_MS = 20_000
+"""After so long a segment that cannot be read is passed over like a damaged one, until it can be read after all."""
 ROOM_CHECK_MS = 100
 MAX_WAITING = 128
 """Messages of one connection that wait to be applied; more are not read."""
@@ -261,7 +263,7 @@ class BrokerServer:
 
     # -------------------------------------------------------------------------------------------------------- reading
 
-    def _load(self, key: str) -> None:
+    def _load(self, key: str, failing_since_ms: int | None = None) -> None:
         def done(data: bytes | None) -> None:
             try:
                 if data is not None:
@@ -276,8 +278,8 @@ class BrokerServer:
             if not isinstance(error, ReadFailed):
                 self._fail(error)
                 return
-            _log.warning("segment cannot be read now, trying again key=%s reason=%s", key, error)
-            self._read_again(lambda: self._load(key))
+            since_ms = self._still_unreadable(key, failing_since_ms, error)
+            self._read_again(lambda: self._load(key, since_ms))
 
         self._reader.submit(lambda: self._read(key), done=done, failed=failed)
 
@@ -292,6 +294,7 @@ class BrokerServer:
 
     def _look_up(self, lookup: Lookup) -> None:
         frame = self._commits.landed_frame
+        self._archive.ask()
 
         def failed(error: Exception) -> None:
             if not isinstance(error, ReadFailed):
@@ -304,6 +307,17 @@ class BrokerServer:
                 self._read_again(lambda: self._look_up(lookup))
 
         self._reader.submit(lambda: look_up(self._archive, frame, lookup), done=self._send_all, failed=failed)
+
+    def _still_unreadable(self, key: str, since_ms: int | None, error: ReadFailed) -> int:
+        """A segment cannot be read; returns since when."""
+        now_ms = self._clock.now_ms()
+        if since_ms is None:
+            _log.warning("segment cannot be read, trying again key=%s reason=%s", key, error)
+            return now_ms
+        if now_ms - since_ms >= READ_PATIENCE_MS and self._commits.unreadable(key):
+            _log.error("segment cannot be read for long, its jobs are blocked until it can key=%s", key)
+            self._schedule_turn()
+        return since_ms
 
     def _read_again(self, read: Callable[[], None]) -> None:
         def again() -> None:

@@ -29,25 +29,37 @@ class Found(NamedTuple):
 
 
 class Archive:
-    """The finished jobs of one queue. `landed` is for the loop's thread, everything else for one reading thread."""
+    """The finished jobs of one queue. `landed` and `ask` are for the loop's thread, the rest for one reading thread."""
 
     def __init__(self, storage: Reader) -> None:
         self._storage = storage
         self._keys: list[str] | None = None
         self._names: dict[str, ObjectName] = {}
+        self._asked = False
         self._landed: deque[str] = deque()
         self._recent = ("", b"")
 
     def landed(self, keys: Iterable[str]) -> None:
         """Objects whose commit has just landed."""
-        self._landed.extend(key for key in keys if key.startswith("archive/"))
+        if self._asked:
+            self._landed.extend(key for key in keys if key.startswith("archive/"))
+
+    def ask(self) -> None:
+        """A question is to come: what lands from now on may not be in the listing that it begins with."""
+        self._asked = True
 
     def find(self, frame: Frame, ids: list[int]) -> Found:
         """The records of some jobs; those that are nowhere are left out, and those that a damaged object may have."""
+        try:
+            return self._find(self._known(frame), ids)
+        except Corrupt as error:  # not even the objects' names can be read
+            return Found([], error)
+
+    def _find(self, keys: list[str], ids: list[int]) -> Found:
         wanted = set(ids)
         found: list[JobRecord] = []
         damage: Corrupt | None = None
-        for key in reversed(self._known(frame)):
+        for key in reversed(keys):
             name = self._names[key]
             covered = [job_id for job_id in wanted if name.first_id <= job_id <= name.last_id]
             try:
@@ -61,20 +73,23 @@ class Archive:
                 return Found(found)
         return Found(found, damage)
 
-    def page(self, frame: Frame, history: History) -> tuple[list[JobRecord], str]:
+    def page(self, frame: Frame, history: History) -> tuple[Found, str]:
         """The records of the next object after the cursor, and the cursor behind it; empty after the last.
 
         Raises:
-            Corrupt: the object's bytes are not those that its name promises.
+            Corrupt: not even the objects' names can be read.
         """
         oldest = codec.hour(history.since_ms)
         keys = self._known(frame)
         for key in keys[bisect_right(keys, history.cursor) :]:
             if self._names[key].hour < oldest:
                 continue
-            records = [codec.decode_record(line, key=key) for line in self._read(key).splitlines()]
-            return [r for r in records if clock.from_iso(r.finished_at or "") >= history.since_ms], key
-        return [], ""
+            try:
+                records = [codec.decode_record(line, key=key) for line in self._read(key).splitlines()]
+            except Corrupt as error:
+                return Found([], error), key
+            return Found([r for r in records if clock.from_iso(r.finished_at or "") >= history.since_ms]), key
+        return Found([]), ""
 
     # ---------------------------------------------------------------------------------------------------------- private
 

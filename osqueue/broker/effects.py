@@ -5,10 +5,12 @@ The gate: what was made by a batch, or after it without a batch of its own, leav
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from osqueue.core.commit import Commit
 from osqueue.core.messages import FromBroker, GetJob, History, JobRecord
+from osqueue.errors import Corrupt
 
 
 class Create(NamedTuple):
@@ -54,8 +56,10 @@ class Lookup(NamedTuple):
     connection: int
     ticket: int
     query: GetJob | History | list[int]
-    inline: list[JobRecord]
+    inline: Sequence[JobRecord] = ()
     """For a history: the finished jobs that no object held when it was asked."""
+    damage: Corrupt | None = None
+    """Why a job that the archive does not know may yet be waiting or running."""
 
 
 class Forget(NamedTuple):

@@ -2,9 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from osqueue.broker.archive import Archive, Found
 from osqueue.broker.effects import Lookup, Send
-from osqueue.core.messages import Finished, GetJob, History, JobRecord, Missing, Page, Refused, Reply
+from osqueue.core.messages import (
+    Finished,
+    GetJob,
+    History,
+    JobRecord,
+    Missing,
+    Page,
+    Refused,
+    Reply,
+    refused_as_corrupt,
+)
 from osqueue.core.model import Frame
 from osqueue.core.watchers import in_messages, without_payload
 from osqueue.errors import Corrupt
@@ -23,36 +35,43 @@ def look_up(archive: Archive, frame: Frame, lookup: Lookup) -> list[Send]:
     """
     match lookup.query:
         case GetJob():
-            return [_reply(lookup, _record(lookup.query.id, archive.find(frame, [lookup.query.id])))]
+            return [_reply(lookup, _record(lookup, lookup.query.id, archive.find(frame, [lookup.query.id])))]
         case History():
             return [_reply(lookup, _page(archive, frame, lookup.query, lookup.inline))]
         case ids:
-            return _ends(lookup.connection, ids, archive.find(frame, ids))
+            return _ends(lookup, ids, archive.find(frame, ids))
 
 
 def _reply(lookup: Lookup, body: Page | Refused) -> Send:
     return Send(lookup.connection, Reply(lookup.ticket, body))
 
 
-def _record(job_id: int, found: Found) -> Page | Refused:
+def _record(lookup: Lookup, job_id: int, found: Found) -> Page | Refused:
     if found.records:
         return Page(found.records)
-    if found.damage is not None:
-        return Refused("corrupt", str(found.damage))
-    return Refused("job_not_found", f"the job has ended, and its record is no longer kept id={job_id}")
+    why = _why_not(lookup, found)
+    return Refused(why.code, f"{why.message} id={job_id}", why.key)
 
 
-def _page(archive: Archive, frame: Frame, history: History, inline: list[JobRecord]) -> Page | Refused:
+def _why_not(lookup: Lookup, found: Found) -> Refused:
+    damage = found.damage or lookup.damage
+    if damage is not None:
+        return refused_as_corrupt(damage)
+    return Refused("job_not_found", "the job has ended, and its record is no longer kept")
+
+
+def _page(archive: Archive, frame: Frame, history: History, inline: Sequence[JobRecord]) -> Page | Refused:
     try:
-        records, cursor = archive.page(frame, history)
+        found, cursor = archive.page(frame, history)
     except Corrupt as error:
-        return Refused("corrupt", str(error))
-    return Page(records if cursor else records + inline, cursor)
+        return refused_as_corrupt(error)
+    damage = None if found.damage is None else refused_as_corrupt(found.damage)
+    return Page(found.records if cursor else [*found.records, *inline], cursor, damage)
 
 
-def _ends(connection: int, ids: list[int], found: Found) -> list[Send]:
+def _ends(lookup: Lookup, ids: list[int], found: Found) -> list[Send]:
     ended = [without_payload(record) for record in found.records]
-    sends = [Send(connection, Finished(part)) for part in in_messages(ended)]
+    sends = [Send(lookup.connection, Finished(part)) for part in in_messages(ended)]
     if missing := sorted(set(ids).difference(record.id for record in ended)):
-        sends.append(Send(connection, Missing(missing)))
+        sends.append(Send(lookup.connection, Missing(missing, _why_not(lookup, found))))
     return sends

@@ -26,14 +26,15 @@ from osqueue.core.machine import BusyError, QueueMachine
 from osqueue.core.messages import (
     Ask,
     Claim,
+    GetJob,
     Goodbye,
     Heartbeat,
     Hello,
     History,
     Numbered,
-    Refused,
     Reply,
     ToBroker,
+    refused_as_corrupt,
 )
 from osqueue.core.model import Frame
 from osqueue.core.queries import Elsewhere
@@ -164,6 +165,11 @@ class CommitLoop:
     def _arrived(self, key: str) -> None:
         self._loading.discard(key)
         self._connections.arrived(key)
+
+    def unreadable(self, key: str) -> bool:
+        """An object could not be read for too long: its jobs are passed over till it is; False if they are already."""
+        self._arrived(key)
+        return self.machine.unreadable(key)
 
     def deleted(self, keys: Iterable[str]) -> None:
         """Objects of the trash are gone."""
@@ -326,16 +332,20 @@ class CommitLoop:
         """Have the archive asked for jobs whose end is awaited, after what has been said so far."""
         if elsewhere:
             self._collect()
-            self._leaving.append(Lookup(connection.number, 0, elsewhere, []))
+            self._leaving.append(Lookup(connection.number, 0, elsewhere, damage=self.machine.damage(elsewhere)))
 
     def _ask(self, connection: Connection, ask: Ask, now_ms: int) -> None:
         try:
             self.machine.ask(connection.session, ask, now_ms)
         except Elsewhere as elsewhere:
-            inline = self.machine.finished_records() if isinstance(elsewhere.query, History) else []
-            self._leaving.append(Lookup(connection.number, ask.ticket, elsewhere.query, inline))
+            self._leaving.append(self._lookup(connection.number, ask.ticket, elsewhere.query))
         except Corrupt as error:
-            self._leaving.append(Send(connection.number, Reply(ask.ticket, Refused("corrupt", str(error)))))
+            self._leaving.append(Send(connection.number, Reply(ask.ticket, refused_as_corrupt(error))))
+
+    def _lookup(self, connection: int, ticket: int, query: GetJob | History) -> Lookup:
+        if isinstance(query, History):
+            return Lookup(connection, ticket, query, inline=self.machine.finished_records())
+        return Lookup(connection, ticket, query, damage=self.machine.damage([query.id]))
 
     def _collect(self) -> None:
         """Address what the machine has to say to the connections that serve its sessions now."""

@@ -11,6 +11,7 @@ from osqueue import clock
 from osqueue.client.connection import Connection
 from osqueue.client.exchange import Asking, Operating
 from osqueue.client.idle import IdleWaits
+from osqueue.client.refusal import to_error
 from osqueue.client.session import Session
 from osqueue.core.messages import (
     AnswerBody,
@@ -23,6 +24,7 @@ from osqueue.core.messages import (
     Operation,
     Page,
     Query,
+    Refused,
     Reply,
     Stats,
 )
@@ -94,14 +96,22 @@ class Face:
         return asking.result()
 
     def pages(self, first: ListJobs | History) -> Iterator[JobRecord]:
-        """The jobs of all pages of a query, read as they are asked for."""
+        """The jobs of all pages of a query, read as they are asked for.
+
+        Raises:
+            Corrupt: after the last one; some are lacking because of damage.
+        """
         query = first
+        damage: Refused | None = None
         while True:
             page = self.ask(query, Page, itself)
             yield from page.jobs
+            damage = damage or page.damage
             if not page.cursor:
-                return
+                break
             query = _next_page(query, page)
+        if damage is not None:
+            raise to_error(damage)
 
     def wait_idle(self, tasks: list[str], timeout_s: float | None) -> Stats:
         """Wait until no job of these tasks waits or runs.

@@ -9,7 +9,10 @@ from osqueue.errors import OsqueueError, code_of
 
 def to_error(refused: Refused) -> Exception:
     """The error that a refusal stands for."""
-    return named_error(refused.code, refused.message)
+    error = named_error(refused.code, refused.message)
+    if isinstance(error, errors.Corrupt):
+        error.key = refused.key or None
+    return error
 
 
 def named_error(code: str, message: str) -> Exception:

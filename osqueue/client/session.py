@@ -147,7 +147,7 @@ class Session:
             case Finished():
                 self.watch.finished(message.jobs)
             case Missing():
-                self.watch.missing(message.ids)
+                self.watch.missing(message.ids, message.why)
             case Cancelled() | Lost():
                 self._stop(message)
 

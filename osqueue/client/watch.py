@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
+from osqueue.client.refusal import to_error
 from osqueue.client.runs import to_runs
-from osqueue.core.messages import IdRun, JobRecord
-from osqueue.errors import Corrupt
+from osqueue.core.messages import IdRun, JobRecord, Refused
 
-OnEnd = Callable[[JobRecord | Corrupt], None]
+OnEnd = Callable[[JobRecord | Exception], None]
 
 
 class Watch:
@@ -32,11 +32,10 @@ class Watch:
         for record in records:
             self._tell(record.id, record)
 
-    def missing(self, ids: Iterable[int]) -> None:
+    def missing(self, ids: Iterable[int], why: Refused) -> None:
         """These jobs are nowhere to be found."""
         for job_id in ids:
-            why = "the job's segment or record is damaged or missing; see `osqueue verify`"
-            self._tell(job_id, Corrupt(f"{why} id={job_id}"))
+            self._tell(job_id, to_error(Refused(why.code, f"{why.message} id={job_id}", why.key)))
 
     def runs(self) -> list[IdRun]:
         """The watched ids."""
@@ -46,7 +45,7 @@ class Watch:
         """The watched ids, one by one."""
         return list(self._watched)
 
-    def _tell(self, job_id: int, end: JobRecord | Corrupt) -> None:
+    def _tell(self, job_id: int, end: JobRecord | Exception) -> None:
         on_end = self._watched.pop(job_id, None)
         if on_end is not None:
             on_end(end)

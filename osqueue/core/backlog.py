@@ -23,6 +23,7 @@ from osqueue.core.lanes import ENDLESS, Head, Lane, LaneKey, Taken
 from osqueue.core.model import INLINE, Job, Root
 from osqueue.core.runs import Runs, SlotRun, expand
 from osqueue.core.segment import LoadedSegments, Segment
+from osqueue.errors import Corrupt
 
 MAX_LANES = 256
 JOB_OVERHEAD = 80
@@ -250,6 +251,12 @@ class Backlog:
             holes = ((segment.number, *run) for run in self.holes.of(segment.number))
             yield from ((task, -count) for task, count in self.by_task(holes))
 
+    def offers(self, tasks: frozenset[str]) -> bool:
+        """Whether a job of these tasks could be handed out, at the latest when its object has been read."""
+        wanted: set[str] = set()
+        lanes = [lane for key, lane in self._lanes.items() if key[1] in tasks]
+        return any(lane.head(wanted) is not None for lane in lanes) or bool(wanted)
+
     def lanes(self) -> Iterable[Lane]:
         return self._lanes.values()
 
@@ -271,15 +278,22 @@ class Backlog:
         """
         if (job := self.inline.get(job_id)) is not None:
             return Place(INLINE, job_id, job)
-        at = bisect_right(self._by_first_id, (job_id, 1 << 62)) - 1
-        if at < 0:
-            return None
-        segment = self.segments[self._by_first_id[at][1]]
-        if job_id > segment.line.last_id:
+        if (segment := self.segment_around(job_id)) is None:
             return None
         jobs = segment.loaded()
         slot = segment.slot_of(job_id)
         return None if slot is None else Place(segment.number, slot, jobs[slot])
+
+    def segment_around(self, job_id: int) -> Segment | None:
+        """The only segment that may have this job."""
+        at = bisect_right(self._by_first_id, (job_id, 1 << 62)) - 1
+        segment = self.segments[self._by_first_id[at][1]] if at >= 0 else None
+        return segment if segment is not None and job_id <= segment.line.last_id else None
+
+    def damage(self, ids: Iterable[int]) -> Corrupt | None:
+        """Why it is not known whether some jobs wait or run; None if it is known."""
+        around = (self.segment_around(job_id) for job_id in ids if job_id not in self.inline)
+        return next((segment.damage() for segment in around if segment is not None and segment.damaged), None)
 
     def is_waiting(self, place: Place) -> bool:
         """Whether the job is there and nobody holds it."""

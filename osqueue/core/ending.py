@@ -34,6 +34,7 @@ class LeaseEndings:
             try:
                 self.end(lease, self._ran(lease) if lease.standing else None, now_ms, marks=False)
             except NeedsObjectsError as error:
+                lease.awaits_objects = True
                 self._state.wanted.update(error.keys)
 
     def _ran(self, lease: Lease) -> list[Attempt]:

@@ -11,32 +11,32 @@ from osqueue.core.state import QueueState
 _NAMED_KEYS = 8
 
 
-class _Wait(NamedTuple):
+class _Question(NamedTuple):
     session: str
     ticket: int
     tasks: frozenset[str]
 
 
-class IdleWaits:
+class IdleQuestions:
     """Who waits for the last job of which tasks. Memory only: a question is asked again on a new connection."""
 
     def __init__(self, state: QueueState, queries: Queries) -> None:
         self._state = state
         self._queries = queries
-        self._waits: list[_Wait] = []
+        self._questions: list[_Question] = []
 
     def park(self, session: str, ask: Ask, tasks: list[str]) -> None:
         """Wait for these tasks."""
-        self._waits.append(_Wait(session, ask.ticket, frozenset(tasks)))
+        self._questions.append(_Question(session, ask.ticket, frozenset(tasks)))
 
     def disconnected(self, session: str) -> None:
         """The session's questions went with its connection."""
-        self._waits = [wait for wait in self._waits if wait.session != session]
+        self._questions = [wait for wait in self._questions if wait.session != session]
 
     def settle(self, now_ms: int) -> None:
         """Answer those whose time has come, and those for which it never will."""
         still_waiting = []
-        for wait in self._waits:
+        for wait in self._questions:
             unfinished = self._state.counts.unfinished(wait.tasks)
             if unfinished == 0:
                 self._reply(wait, Reply(wait.ticket, self._queries.stats(now_ms)))
@@ -44,12 +44,12 @@ class IdleWaits:
                 self._reply(wait, Reply(wait.ticket, refusal))
             else:
                 still_waiting.append(wait)
-        self._waits = still_waiting
+        self._questions = still_waiting
 
-    def _reply(self, wait: _Wait, reply: Reply) -> None:
+    def _reply(self, wait: _Question, reply: Reply) -> None:
         self._state.outbox.append((wait.session, reply))
 
-    def _refusal(self, wait: _Wait, unfinished: int) -> Refused | None:
+    def _refusal(self, wait: _Question, unfinished: int) -> Refused | None:
         if not self._state.backlog.harmed:
             return None
         blocked, keys = self._state.blocked(wait.tasks)

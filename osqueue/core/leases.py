@@ -37,6 +37,8 @@ class Lease:
         self.begun_tasks: dict[str, int] = {}
         self.is_remote = False
         self.payload_bytes = 0
+        self.awaits_objects = False
+        """Whether its term is over, and it ends when objects have been read."""
 
     @property
     def has_deadline(self) -> bool:
@@ -113,6 +115,7 @@ class Leases:
 
     def extend(self, lease: Lease, now_ms: int) -> None:
         lease.deadline_ms = now_ms + self._term_ms if lease.has_deadline else None
+        lease.awaits_objects = False
 
     def extend_all(self, now_ms: int) -> None:
         """A full term again for every lease whose term has begun."""
@@ -124,7 +127,8 @@ class Leases:
         return [x for x in self._leases.values() if x.deadline_ms is not None and x.deadline_ms <= now_ms]
 
     def next_deadline_ms(self) -> int | None:
-        return min((x.deadline_ms for x in self._leases.values() if x.deadline_ms is not None), default=None)
+        alarms = [x.deadline_ms for x in self._leases.values() if x.deadline_ms is not None and not x.awaits_objects]
+        return min(alarms, default=None)
 
     def have_room(self) -> bool:
         """Whether the root has room for more runs; while not, claims wait."""

@@ -23,7 +23,7 @@ from osqueue.core import codec
 from osqueue.core.claims import LOST, Claims
 from osqueue.core.commit import Commit, CommitPlanner
 from osqueue.core.ending import Attempt, LeaseEndings
-from osqueue.core.idle import IdleWaits
+from osqueue.core.idle import IdleQuestions
 from osqueue.core.messages import (
     Answer,
     AnswerBody,
@@ -38,10 +38,10 @@ from osqueue.core.messages import (
     Numbered,
     Push,
     Pushed,
-    Refused,
     Reply,
     SayAgain,
     WaitIdle,
+    refused_as_corrupt,
 )
 from osqueue.core.model import Root, Takeover
 from osqueue.core.objects import TAKEOVERS, parse
@@ -80,7 +80,7 @@ class QueueMachine:
         self._claims = Claims(self.state, self._endings)
         self._queries = Queries(self.state)
         self._planner = CommitPlanner(self.state)
-        self._idle_waits = IdleWaits(self.state, self._queries)
+        self._idle_questions = IdleQuestions(self.state, self._queries)
         self._last_tick_ms = now_ms
         self._planned: dict[int, tuple[int, set[int]]] = {}
         """Of commits that have not landed, by version: when they were planned, and the leases that they grant."""
@@ -114,6 +114,7 @@ class QueueMachine:
         """A session's connection begins; returns the watched ids that only the archive may know."""
         watched = self._look_at_watched(hello.watched)
         self._claims.hello(hello, now_ms)
+        self._forget_questions(hello.session)
         self.state.sessions.connected(hello.session)
         return self._watch(hello.session, watched)
 
@@ -144,8 +145,12 @@ class QueueMachine:
     def disconnected(self, session: str) -> None:
         """A session's connection has ended; it may come back."""
         self._claims.disconnected(session)
+        self._forget_questions(session)
         self.state.sessions.disconnected(session)
-        self._idle_waits.disconnected(session)
+
+    def _forget_questions(self, session: str) -> None:
+        """What it waited for went with its connection."""
+        self._idle_questions.disconnected(session)
         self.state.watchers.disconnected(session)
 
     def goodbye(self, session: str, now_ms: int) -> None:
@@ -207,7 +212,7 @@ class QueueMachine:
         try:
             return self._operations.apply(session.id, message.operation, now_ms)
         except Corrupt as error:
-            return Refused("corrupt", str(error))
+            return refused_as_corrupt(error)
 
     def _answer(self, session_id: str, number: int, body: AnswerBody) -> None:
         self.state.outbox.append((session_id, Answer(number, body)))
@@ -233,7 +238,7 @@ class QueueMachine:
             Elsewhere: the archive must be read.
         """
         if isinstance(ask.query, WaitIdle):
-            self._idle_waits.park(session, ask, ask.query.tasks)
+            self._idle_questions.park(session, ask, ask.query.tasks)
             return
         self.state.outbox.append((session, Reply(ask.ticket, self._queries.answer(ask.query, now_ms))))
 
@@ -277,7 +282,7 @@ class QueueMachine:
         self._endings.expire(now_ms)
         self._claims.grant(now_ms)
         state.outbox.extend(state.watchers.take_notices())
-        self._idle_waits.settle(now_ms)
+        self._idle_questions.settle(now_ms)
 
     def _is_late(self, since_ms: int, now_ms: int) -> bool:
         return now_ms - since_ms > self._term_ms * LATE_TICK
@@ -370,8 +375,9 @@ class QueueMachine:
         try:
             segment.load(codec.decode_segment(data, expected_digest=segment.line.digest, key=key))
         except Exception:
-            self._block(segment)
+            self.state.block(segment)
             raise
+        segment.damaged = False
         self.state.backlog.loaded.touch(segment)
 
     def missing(self, key: str) -> bool:
@@ -379,15 +385,20 @@ class QueueMachine:
         segment = self._segment(key)
         if segment is None or not segment.stored:
             return False
-        self._block(segment)
+        self.state.block(segment)
         return True
 
-    def _block(self, segment: Segment) -> None:
-        """Nobody can read a segment: its jobs stay where they are, and nobody waits for them."""
-        segment.damaged = True
-        backlog = self.state.backlog
-        backlog.harmed = True
-        self.state.watchers.blocked(segment.line.first_id, segment.line.last_id, backlog.inline)
+    def unreadable(self, key: str) -> bool:
+        """Nobody is to wait for a segment until `load` makes it good again; False if nobody does, or none is there."""
+        segment = self._segment(key)
+        if segment is None or segment.jobs is not None or segment.damaged:
+            return False
+        self.state.block(segment)
+        return True
+
+    def damage(self, ids: Iterable[int]) -> Corrupt | None:
+        """Why it is not known whether some jobs wait or run; None if it is known."""
+        return self.state.backlog.damage(ids)
 
     def _segment(self, key: str) -> Segment | None:
         name = parse(key)

@@ -17,6 +17,8 @@ from typing import Literal
 
 from msgspec import Struct
 
+from osqueue.errors import Corrupt
+
 MAX_IDS = 256
 """Ids that one operation may name, so that its answer, which the root remembers, stays small."""
 IdRun = tuple[int, int]
@@ -156,11 +158,17 @@ class Changed(Struct, tag="changed"):
     unknown: list[int] = []
 
 
-class Refused(Struct, tag="refused"):
-    """``code`` is the snake-case name of the error class."""
+class Refused(Struct, tag="refused", omit_defaults=True):
+    """``code`` is the snake-case name of the error class, ``key`` that of the object that is the cause, if one is."""
 
     code: str
     message: str
+    key: str = ""
+
+
+def refused_as_corrupt(error: Corrupt) -> Refused:
+    """The refusal that says of some damage."""
+    return Refused("corrupt", str(error), error.key or "")
 
 
 AnswerBody = Pushed | Reported | Changed | Refused
@@ -288,9 +296,10 @@ class Finished(Struct, tag="finished"):
 
 
 class Missing(Struct, tag="missing"):
-    """To a watcher: of these jobs nothing is to be found, neither among the unfinished ones nor in the archive."""
+    """To a watcher: these jobs are not to be found, neither among the unfinished ones nor in the archive, and why."""
 
     ids: list[int]
+    why: Refused
 
 
 # -------------------------------------------------------------------------------------------------------------- queries
@@ -363,10 +372,11 @@ class Stats(Struct, tag="stats"):
 
 
 class Page(Struct, tag="page"):
-    """``cursor``: where the next page begins; empty when this is the last."""
+    """``cursor``: where the next page begins; empty when this is the last. ``damage``: why some jobs are lacking."""
 
     jobs: list[JobRecord]
     cursor: str = ""
+    damage: Refused | None = None
 
 
 class Reply(Struct, tag="reply"):

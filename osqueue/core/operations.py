@@ -202,6 +202,8 @@ class Operations:
                 continue
             changed.add(job_id)
         state.outbox.extend((session, Cancelled(ids)) for session, ids in notices.items())
+        if not changed and (damage := state.backlog.damage(cancel.ids)) is not None:
+            raise damage  # that it "had ended" is more than anybody knows
         return Changed(to_runs(sorted(changed)), self._unknown(cancel.ids))
 
     def _end(self, place: Place, outcome: Outcome | None, now_ms: int) -> None:

@@ -96,7 +96,7 @@ class Queries:
             return Refused("job_not_found", f"no job has this id id={query.id}")
         if (record := state.finished.get(query.id)) is not None:
             return Page([record])
-        place = state.backlog.locate(query.id)
+        place = state.find(query.id)
         job_state = state.state_of(place) if place is not None else None
         if place is None or job_state is None:
             raise Elsewhere(query)

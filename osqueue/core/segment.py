@@ -56,12 +56,16 @@ class Segment:
             Corrupt: the object is damaged or missing.
         """
         if self.damaged:
-            error = Corrupt(f"a segment is damaged or missing; see `osqueue verify` key={self.key}")
-            error.key = self.key
-            raise error
+            raise self.damage()
         if self.jobs is None:
             raise NeedsObjectsError([self.key])
         return self.jobs
+
+    def damage(self) -> Corrupt:
+        """The error of whoever needs its jobs while nobody can read them."""
+        error = Corrupt(f"a segment is damaged or missing; see `osqueue verify` key={self.key}")
+        error.key = self.key
+        return error
 
     def slot_of(self, job_id: int) -> int | None:
         """The slot of a job that was ever in here.

@@ -12,10 +12,10 @@ from osqueue.core.backlog import Backlog, Place
 from osqueue.core.counts import TaskCounts
 from osqueue.core.finished import Finished
 from osqueue.core.leases import Lease, Leases
-from osqueue.core.messages import FromBroker, JobError, Outcome
+from osqueue.core.messages import FromBroker, JobError, Outcome, refused_as_corrupt
 from osqueue.core.model import INLINE, Frame, Job, Record, Root
 from osqueue.core.runs import SlotRun
-from osqueue.core.segment import NeedsObjectsError
+from osqueue.core.segment import NeedsObjectsError, Segment
 from osqueue.core.sessions import Sessions
 from osqueue.core.settings import QueueSettings
 from osqueue.core.watchers import Watchers
@@ -116,6 +116,26 @@ class QueueState:
         for task, count in self.backlog.give_back(runs):
             self.counts.move(task, "leased", "ready", count)
 
+    def block(self, segment: Segment) -> None:
+        """Nobody can read a segment: its jobs are nobody's and stay where they are, and nobody waits for them."""
+        segment.damaged = True
+        self.backlog.harmed = True
+        for lease in self.leases.all():
+            if runs := lease.runs.pop_object(segment.number):
+                self.give_back((segment.number, *run) for run in runs)
+                lease.payload_bytes = self._payload_bytes(lease)
+                self.changed = True
+                if not lease.standing and not lease.runs:
+                    self.leases.end(lease)
+        why = refused_as_corrupt(segment.damage())
+        self.watchers.blocked(segment.line.first_id, segment.line.last_id, self.backlog.inline, why)
+
+    def _payload_bytes(self, lease: Lease) -> int:
+        """What a lease holds, as far as it is in memory."""
+        segments = self.backlog.segments
+        runs = [run for run in lease.runs if run[0] == INLINE or segments[run[0]].jobs is not None]
+        return sum(len(place.job.payload_bytes()) for place in self.places(runs))
+
     # -------------------------------------------------------------------------------------------------- looking up
 
     def find(self, job_id: int) -> Place | None:
@@ -164,11 +184,9 @@ class QueueState:
     def blocked(self, tasks: Iterable[str]) -> tuple[int, list[str]]:
         """How many unfinished jobs of these tasks are in damaged segments, and the segments' keys."""
         damaged = self.backlog.damaged()
-        held = (lease.runs for lease in self.leases.all())
         jobs = Counter[str]()
-        for runs in (self.backlog.returned(), *held):
-            for task, count in self.backlog.by_task(run for run in runs if run[0] in damaged):
-                jobs[task] += count
+        for task, count in self.backlog.by_task(run for run in self.backlog.returned() if run[0] in damaged):
+            jobs[task] += count
         for task, count in self.backlog.untaken(damaged.values()):
             jobs[task] += count
         return sum(jobs[task] for task in tasks), sorted(segment.key for segment in damaged.values())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-from osqueue.core.messages import Finished, FromBroker, JobRecord, Missing
+from osqueue.core.messages import Finished, FromBroker, JobRecord, Missing, Refused
 from osqueue.core.model import Job
 
 NOTICE_BYTES = 1024 * 1024
@@ -16,7 +16,7 @@ class Watchers:
     def __init__(self) -> None:
         self._sessions: dict[int, str] = {}
         self._notices: dict[str, list[JobRecord]] = {}
-        self._missing: dict[str, list[int]] = {}
+        self._missing: list[tuple[str, Missing]] = []
 
     def __bool__(self) -> bool:
         return bool(self._sessions)
@@ -44,21 +44,22 @@ class Watchers:
             )
             self._notices.setdefault(session, []).append(record)
 
-    def blocked(self, first_id: int, last_id: int, unharmed: Iterable[int]) -> None:
+    def blocked(self, first_id: int, last_id: int, unharmed: Iterable[int], why: Refused) -> None:
         """The segment of these jobs is damaged: whoever waits for one that is in there is told not to."""
         within = {job_id for job_id in self._sessions if first_id <= job_id <= last_id}
+        missing: dict[str, list[int]] = {}
         for job_id in sorted(within.difference(unharmed)):
-            self._missing.setdefault(self._sessions.pop(job_id), []).append(job_id)
+            missing.setdefault(self._sessions.pop(job_id), []).append(job_id)
+        self._missing += [(session, Missing(ids, why)) for session, ids in missing.items()]
 
     def take_notices(self) -> Iterator[tuple[str, FromBroker]]:
         """What is to be said, a message each, and by whom it is awaited."""
         notices, self._notices = self._notices, {}
-        missing, self._missing = self._missing, {}
+        missing, self._missing = self._missing, []
         for session, jobs in notices.items():
             for part in in_messages(jobs):
                 yield session, Finished(part)
-        for session, ids in missing.items():
-            yield session, Missing(ids)
+        yield from missing
 
 
 def in_messages(jobs: list[JobRecord]) -> Iterator[list[JobRecord]]:

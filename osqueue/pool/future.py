@@ -13,7 +13,7 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 from osqueue.core.messages import JobRecord
-from osqueue.errors import Corrupt, JobCancelled, JobFailed, JobTimeout, OsqueueError, WorkerCrashed
+from osqueue.errors import JobCancelled, JobFailed, JobTimeout, OsqueueError, WorkerCrashed
 from osqueue.values import Values
 
 R = TypeVar("R")
@@ -60,9 +60,9 @@ class JobFuture(concurrent.futures.Future[R]):
 
     # ----------------------------------------------------------------------------------------------------- for the pool
 
-    def settle(self, end: JobRecord | Corrupt, values: Values[Any]) -> None:
+    def settle(self, end: JobRecord | Exception, values: Values[Any]) -> None:
         """The job has ended, or how it ends can no longer be known."""
-        if isinstance(end, Corrupt):
+        if isinstance(end, Exception):
             self.settle_error(end)
         elif end.state == "succeeded":
             self._settle_result(end, values)

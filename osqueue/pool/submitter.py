@@ -25,7 +25,7 @@ from osqueue.client.refusal import to_error
 from osqueue.client.runs import from_runs
 from osqueue.core.messages import AnswerBody, JobRecord, Pushed, Refused
 from osqueue.core.settings import MIB
-from osqueue.errors import Corrupt, OsqueueError
+from osqueue.errors import OsqueueError
 from osqueue.pool.future import JobFuture
 from osqueue.pool.results_thread import ResultsThread
 from osqueue.reactor import LoopThread
@@ -46,7 +46,7 @@ class Submission(Struct, eq=False):
     results: Values[Any]
 
 
-Ended = tuple[JobFuture[Any], JobRecord | Corrupt, Values[Any]]
+Ended = tuple[JobFuture[Any], JobRecord | Exception, Values[Any]]
 
 
 class Submitter:
@@ -154,7 +154,7 @@ class Submitter:
         future.job_id = job_id
         self._futures[job_id] = future
 
-        def ended(end: JobRecord | Corrupt) -> None:
+        def ended(end: JobRecord | Exception) -> None:
             self._futures.pop(job_id, None)
             if not self._ended:
                 self._reactor.loop.call_soon(self._settle)

@@ -79,12 +79,15 @@ def test_a_damaged_object_hides_its_own_records_only() -> None:
     assert four.message.body.code == "job_not_found"
 
 
-def test_a_page_of_a_damaged_object_is_refused_and_names_it() -> None:
+def test_the_page_of_a_damaged_object_is_empty_and_names_it_and_the_next_one_follows() -> None:
     bed = two_objects()
     damage(bed, 1)
 
-    [send] = ask(bed, History())
+    [first] = ask(bed, History())
+    [second] = ask(bed, History(cursor=first.message.body.cursor))
 
-    assert isinstance(send.message.body, Refused)
-    assert send.message.body.code == "corrupt"
-    assert "archive/" in send.message.body.message
+    assert first.message.body.jobs == []
+    assert first.message.body.damage.code == "corrupt"
+    assert first.message.body.damage.key.startswith("archive/")
+    assert [job.id for job in second.message.body.jobs] == [3]
+    assert second.message.body.damage is None

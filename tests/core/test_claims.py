@@ -131,3 +131,18 @@ def test_a_single_claim_for_which_the_root_has_no_room_is_refused_when_it_may_wa
     queue.wait(6)
 
     assert [reply.ticket for reply in session.received(Reply)][-1] == 7
+
+
+def test_a_claim_of_jobs_that_are_all_damaged_finds_none_however_little_room_there_is(queue: Queue) -> None:
+    session = queue.session()
+    session.push(*[b"1"] * 100)
+    while session.claim():
+        pass
+    other = queue.session("b")
+    other.push(*[b'"%0100d"' % n for n in range(300)], task="t")
+    queue.unload()
+    for key in [key for key in queue.store if key.startswith("segments/")]:
+        queue.machine.unreadable(key)
+
+    assert other.claim(tasks=("t",)) == []
+    assert other.received(Reply) == []

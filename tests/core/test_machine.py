@@ -14,6 +14,7 @@ from osqueue.core.messages import (
     Cancelled,
     Claim,
     Finished,
+    GetJob,
     Granted,
     Holder,
     JobError,
@@ -27,6 +28,7 @@ from osqueue.core.messages import (
     SayAgain,
     WaitIdle,
 )
+from osqueue.core.queries import Elsewhere
 from osqueue.errors import Corrupt
 from tests.core.queue import LEASE_S, Queue, Session
 
@@ -830,9 +832,85 @@ def test_leased_returned_and_cancelled_jobs_of_a_damaged_segment_are_counted_onc
     break_segment(queue)
 
     counts = queue.machine.state.counts["default"]
-    assert counts.leased > 10
-    assert counts.ready > 200
-    assert queue.machine.state.blocked(["default"])[0] == counts.ready + counts.leased == 295
+    assert (counts.leased, counts.ready) == (0, 295)
+    assert queue.machine.state.blocked(["default"])[0] == 295
+
+
+def test_a_lease_lets_go_of_what_is_damaged_so_that_its_holder_can_take_other_jobs(queue: Queue) -> None:
+    session = queue.session()
+    large = b'"%s"' % (b"x" * 1_000_000)
+    for _ in range(17):
+        session.push(large)
+    jobs = [job for _ in range(17) for job in session.claim(1, standing=True)]
+    assert len(jobs) == 17
+    assert session.claim(1, standing=True) == []
+    queue.unload()
+    for key in [key for key in queue.store if key.startswith("segments/")]:
+        with pytest.raises(Corrupt):
+            queue.machine.load(key, b"")
+
+    assert [lost for job in jobs for lost in session.complete(job)] != []
+    session.push(b"1", b"2")
+    session.claim(2, standing=True)
+
+    assert queue.machine.state.counts["default"].leased == 2
+
+
+def test_a_segment_that_can_be_read_after_all_is_as_if_nothing_had_been(queue: Queue) -> None:
+    session = damaged_queue(queue)
+    held = session.claim(10, standing=True)
+    session.complete(held[0])
+    queue.unload()
+    [key] = [key for key in queue.store if key.startswith("segments/")]
+
+    queue.machine.unreadable(key)
+    queue.commit()
+    assert session.claim(400, standing=True) == []
+    assert session.complete(held[1]) == [2]
+    queue.load([key])
+    queue.commit()
+
+    [granted] = session.received(Granted)
+    assert [(job.id, job.attempt) for job in granted.jobs] == [(job_id, 1) for job_id in range(2, 301)]
+
+
+def test_a_lease_whose_term_is_over_waits_for_its_segment_without_an_alarm(queue: Queue) -> None:
+    damaged_queue(queue).claim(3)
+    queue.unload()
+    for _ in range(10):
+        queue.now_ms += 5_000
+        queue.machine.settle(queue.now_ms)
+
+    wanted = queue.machine.take_wanted()
+    alarm = queue.machine.next_alarm_ms()
+    queue.load(wanted)
+    queue.commit()
+
+    assert alarm is None
+    assert codec.decode_root(queue.root).leases == []
+
+
+def test_a_job_that_ended_before_its_segment_was_damaged_is_the_archives_to_tell(queue: Queue) -> None:
+    session = damaged_queue(queue)
+    session.complete(session.claim(1, standing=True)[0])
+    queue.close()
+    queue.reopen()
+    session.hello()
+    break_segment(queue)
+
+    with pytest.raises(Elsewhere):
+        queue.machine.ask(session.name, Ask(9, GetJob(1)), queue.now_ms)
+    assert "segments/" in str(queue.machine.damage([1]))
+
+
+def test_cancelling_a_job_of_a_damaged_segment_is_refused_unless_others_of_the_call_are_cancelled(queue: Queue) -> None:
+    session = damaged_queue(queue)
+    [other] = session.push(b"1")
+    break_segment(queue)
+
+    assert session.cancel(5).code == "corrupt"
+    assert session.cancel(5, other).ids == [(other, other)]
+    assert session.cancel(other).ids == []
 
 
 def test_whoever_waits_for_a_job_of_a_segment_that_turns_out_damaged_is_told(queue: Queue) -> None:
@@ -841,11 +919,13 @@ def test_whoever_waits_for_a_job_of_a_segment_that_turns_out_damaged_is_told(que
     session.push(b"1", watch=True)
     session.hello(watched=[(1, 301)])
     queue.unload()
+    [key] = [key for key in queue.store if key.startswith("segments/")]
 
     break_segment(queue)
 
     [missing] = session.received(Missing)
     assert missing.ids == [*range(2, 301)]
+    assert missing.why.key == key
 
 
 def test_a_client_that_acknowledges_nothing_stops_only_itself(queue: Queue) -> None:

@@ -11,6 +11,25 @@ from osqueue import Broker, Corrupt
 JOBS = 400
 
 
+def test_an_archive_that_cannot_even_be_listed_costs_what_is_in_it_only(tmp_path: Path) -> None:
+    with Broker.open(tmp_path / "jobs") as broker:
+        finish(broker, 2)
+    archive = tmp_path / "jobs" / "archive"
+    archive.rename(tmp_path / "elsewhere")
+    archive.symlink_to(tmp_path / "elsewhere")
+
+    with Broker.open(tmp_path / "jobs") as broker:
+        with pytest.raises(Corrupt):
+            broker.get(1)
+        with pytest.raises(Corrupt):
+            list(broker.history())
+        assert broker.push(b"1") == 3
+        assert broker.stats().succeeded == 2
+        archive.unlink()
+        (tmp_path / "elsewhere").rename(archive)
+        assert broker.get(1).state == "succeeded"
+
+
 def finish(broker: Broker, count: int) -> list[int]:
     ids = broker.push_many(b'"%0200d"' % n for n in range(count))
     for job in broker.claim_many(count, worker="w"):
@@ -49,4 +68,9 @@ def test_a_damaged_archive_object_is_named_and_everything_else_goes_on(tmp_path:
             broker.get(1)
         later = finish(broker, 2)
         assert broker.get(later[0]).state == "succeeded"
+        found: list[int] = []
+        with pytest.raises(Corrupt, match=damaged.name) as caught:
+            found.extend(record.id for record in broker.history())
+    assert found[-2:] == later
+    assert caught.value.key == str(damaged.relative_to(tmp_path / "jobs"))
     assert damaged.read_bytes() == data

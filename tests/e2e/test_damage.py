@@ -39,7 +39,28 @@ def test_join_and_leaving_the_block_name_the_damage_instead_of_waiting_for_ever(
 
     with Broker.open(damaged) as broker:
         stats = broker.stats()
+        with pytest.raises(Corrupt, match="osqueue verify"):
+            broker.cancel(5)
+        with pytest.raises(Corrupt, match=r"id=5$") as caught:
+            broker.get(5)
     assert (stats.succeeded, stats.ready) == (2, JOBS)
+    assert str(caught.value.key).startswith("segments/")
+
+
+def test_everything_runs_once_the_file_has_been_put_back(tmp_path: Path) -> None:
+    path = tmp_path / "jobs"
+    with Broker.open(path) as broker:
+        broker.push_many([b"1"] * JOBS)
+    whole = {segment: segment.read_bytes() for segment in path.glob("segments/*.json")}
+    for segment in whole:
+        segment.unlink()
+    with pytest.raises(Corrupt), LocalPool(handlers.double, workers=1, path=path):
+        pass
+    for segment, data in whole.items():
+        segment.write_bytes(data)
+
+    with LocalPool(handlers.double, workers=1, path=path) as pool:
+        assert pool.join(60).succeeded == JOBS
 
 
 def test_the_command_ends_as_one_that_met_damage(damaged: Path) -> None:
@@ -62,8 +83,9 @@ def test_futures_of_jobs_in_a_segment_that_was_damaged_meanwhile_say_so(tmp_path
         segment.write_bytes(b"")
     kill_broker(pool)
 
-    with pytest.raises(Corrupt, match="segment or record is damaged"):
+    with pytest.raises(Corrupt, match=r"damaged or missing.*key=segments/.*id=1$") as caught:
         futures[0].result(60)
+    assert caught.value.key in {f"segments/{segment.name}" for segment in segments}
     go.touch()
     assert pool.submit({"started": str(started), "go": str(go)}).result(60) == "went"
     with pytest.raises(Corrupt, match="osqueue verify"):

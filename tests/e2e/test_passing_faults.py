@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from osqueue import Broker
+from osqueue import Broker, Corrupt, broker_server
 from osqueue.core.messages import JobRecord
 from osqueue.storage import DirectoryStorage, ReadFailed
 from tests.e2e.waiting import wait_for
@@ -59,3 +60,37 @@ def test_an_archive_that_cannot_be_listed_once_is_listed_again(tmp_path: Path, m
 
         wait_for(lambda: found() is not None)
         assert len(failed) == 3
+
+
+def test_a_segment_that_cannot_be_read_for_long_is_passed_over_and_comes_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with Broker.open(tmp_path / "queue") as broker:
+        broker.push_many(b'"%d"' % n for n in range(5000))
+    read = DirectoryStorage.read
+    failing = threading.Event()
+    failing.set()
+
+    def read_or_fail(self: DirectoryStorage, key: str) -> tuple[bytes, str]:
+        if key.startswith("segments/") and failing.is_set():
+            raise ReadFailed("EIO")
+        return read(self, key)
+
+    monkeypatch.setattr(DirectoryStorage, "read", read_or_fail)
+    monkeypatch.setattr(broker_server, "READ_PATIENCE_MS", 500)
+    with Broker.open(tmp_path / "queue") as broker:
+        with pytest.raises(Corrupt, match="segments/"):
+            broker.get(1)
+        assert broker.push(b"1", task="other") == 5001
+        held = broker.claim_many(10_000)
+        for job in held:
+            broker.complete(job)
+        with pytest.raises(Corrupt):
+            broker.wait_idle(timeout=60)
+        failing.clear()
+
+        claimed = len(held)
+        while jobs := broker.claim_many(10_000, wait=5 if claimed < 5000 else 0):
+            claimed += len(jobs)
+
+    assert claimed == 5000
