@@ -15,7 +15,7 @@ Rules:
 * The job id is written last in `Slot.begin` and first in `Slot.end`: whenever the writer is killed, the id is right.
 * A supervisor's file is there from before its first claim until its last worker has gone; who finds it later and
   knows that supervisor and workers are dead (`owner`, `processes`) may remove it, once no lease names it.
-* A reader copies a slot until job id and sequence stood still meanwhile.
+* A reader reads a slot until job id and sequence stood still meanwhile; it does not map it.
 * The file is memory: it survives every process, not a power cut, which therefore charges nobody.
 """
 
@@ -24,6 +24,7 @@ from __future__ import annotations
 import mmap
 import os
 import struct
+from contextlib import closing
 from pathlib import Path
 
 from msgspec import Struct
@@ -32,9 +33,9 @@ from osqueue.core.messages import Holder
 
 _MAGIC = b"osqueue blame 1\n"
 _HEADER = struct.Struct("=16sQQQ24s")
-_WORD_BYTES = 8
-_SLOT_BYTES = 64
-_SLOT_WORDS = _SLOT_BYTES // _WORD_BYTES
+_SLOT = struct.Struct("=8Q")
+_SLOT_BYTES = _SLOT.size
+_SLOT_WORDS = 8
 _MAX_SLOTS = 65_536
 _READ_TRIES = 1000
 _PID, _PROCESS_STARTED, _SEQUENCE, _JOB, _ATTEMPT, _JOB_STARTED = range(6)
@@ -68,8 +69,15 @@ class Slot:
         Raises:
             OSError, ValueError: there is no such blame file or slot.
         """
-        self._map = _map(path, writable=True)
-        first = _first_word(self._map, index)
+        descriptor = _open(path, os.O_RDWR)
+        try:
+            slots = _header(descriptor)[1]
+            if not 0 <= index < slots:
+                raise ValueError(f"the blame file has no such slot slot={index}")
+            self._map = mmap.mmap(descriptor, _SLOT_BYTES * (slots + 1), access=mmap.ACCESS_WRITE)
+        finally:
+            os.close(descriptor)
+        first = (index + 1) * _SLOT_WORDS
         self._words = memoryview(self._map).cast("Q")[first : first + _SLOT_WORDS]
         self._words[_JOB] = 0
         self._words[_PID] = pid
@@ -101,8 +109,8 @@ class Blame:
         Raises:
             OSError, ValueError: there is none, or it is something else.
         """
-        self._map = _map(path, writable=False)
-        self.slots = _slot_count(self._map)
+        self._file = _File(path)
+        self.slots = self._file.slots
 
     @classmethod
     def create(cls, path: Path | str, slots: int, *, owner: Holder) -> Blame:
@@ -123,12 +131,12 @@ class Blame:
         return cls(path)
 
     def current(self, index: int) -> Blamed | None:
-        """The job that this slot's worker is on; None for none, and after `close`."""
-        return None if self._map.closed else _read_slot(self._map, index)
+        """The job that this slot's worker is on; None for none, after `close`, and when the file has been cut."""
+        return self._file.blamed(index)
 
     def close(self) -> None:
-        """Unmap the file; it stays where it is."""
-        self._map.close()
+        """Close the file; it stays where it is."""
+        self._file.close()
 
 
 def read(path: Path | str) -> list[Blamed]:
@@ -137,12 +145,9 @@ def read(path: Path | str) -> list[Blamed]:
     Raises:
         OSError, ValueError: there is no such file, or it is something else: nothing is known of these workers.
     """
-    mapped = _map(path, writable=False)
-    try:
-        found = (_read_slot(mapped, index) for index in range(_slot_count(mapped)))
+    with closing(_File(path)) as file:
+        found = (file.blamed(index) for index in range(file.slots))
         return [blamed for blamed in found if blamed is not None]
-    finally:
-        mapped.close()
 
 
 def owner(path: Path | str) -> Holder:
@@ -151,13 +156,8 @@ def owner(path: Path | str) -> Holder:
     Raises:
         OSError, ValueError: there is no such blame file.
     """
-    mapped = _map(path, writable=False)
-    try:
-        _, _, pid, started, namespace = _HEADER.unpack_from(mapped)
-        # The boot is not noted: where a pid and its ticks come again after a reboot, the file only stays a while.
-        return Holder(boot="", pid_namespace=namespace.rstrip(b"\0").decode(), pid=pid, started=started)
-    finally:
-        mapped.close()
+    with closing(_File(path)) as file:
+        return file.owner
 
 
 def processes(path: Path | str) -> list[Process]:
@@ -166,63 +166,67 @@ def processes(path: Path | str) -> list[Process]:
     Raises:
         OSError, ValueError: there is no such blame file.
     """
-    mapped = _map(path, writable=False)
-    try:
-        with memoryview(mapped) as whole, whole.cast("Q") as words:
-            firsts = [_first_word(mapped, index) for index in range(_slot_count(mapped))]
-            return [
-                Process(words[first + _PID], words[first + _PROCESS_STARTED]) for first in firsts if words[first + _PID]
-            ]
-    finally:
-        mapped.close()
+    with closing(_File(path)) as file:
+        slots = (file.slot(index) for index in range(file.slots))
+        return [Process(words[_PID], words[_PROCESS_STARTED]) for words in slots if words is not None and words[_PID]]
 
 
-def _read_slot(mapped: mmap.mmap, index: int) -> Blamed | None:
-    first = _first_word(mapped, index)
-    with memoryview(mapped) as whole, whole.cast("Q") as words:
+class _File:
+    """A blame file to be read. Not mapped: a map of a file that somebody cuts is death by SIGBUS, a read is short."""
+
+    def __init__(self, path: Path | str) -> None:
+        self._descriptor = _open(path, os.O_RDONLY)
+        try:
+            _, self.slots, pid, started, namespace = _header(self._descriptor)
+        except ValueError:
+            self.close()
+            raise
+        # The boot is not noted: where a pid and its ticks come again after a reboot, the file only stays a while.
+        self.owner = Holder(boot="", pid_namespace=namespace.rstrip(b"\0").decode(), pid=pid, started=started)
+
+    def close(self) -> None:
+        descriptor, self._descriptor = self._descriptor, -1
+        if descriptor >= 0:
+            os.close(descriptor)
+
+    def slot(self, index: int) -> tuple[int, ...] | None:
+        """A slot's words as they are now; None if they are not there any more."""
+        if not 0 <= index < self.slots:
+            raise ValueError(f"the blame file has no such slot slot={index}")
+        if self._descriptor < 0:
+            return None
+        data = os.pread(self._descriptor, _SLOT_BYTES, (index + 1) * _SLOT_BYTES)
+        return _SLOT.unpack(data) if len(data) == _SLOT_BYTES else None
+
+    def blamed(self, index: int) -> Blamed | None:
+        """The job that a slot's worker is on."""
         for _ in range(_READ_TRIES):
-            job, sequence = words[first + _JOB], words[first + _SEQUENCE]
-            if job == 0:
+            # The words of one read may be of several moments; between two reads that agree nothing has moved.
+            before, words, after = self.slot(index), self.slot(index), self.slot(index)
+            if before is None or words is None or after is None or before[_JOB] == 0:
                 return None
-            blamed = Blamed(
-                slot=index,
-                pid=words[first + _PID],
-                process_started=words[first + _PROCESS_STARTED],
-                job_id=job,
-                attempt=words[first + _ATTEMPT],
-                started_ns=words[first + _JOB_STARTED],
-            )
-            if words[first + _JOB] == job and words[first + _SEQUENCE] == sequence:
-                return blamed
-    return None  # it changes jobs faster than it can be read: no job of its stays long enough to matter
+            if before[_SEQUENCE : _JOB + 1] == words[_SEQUENCE : _JOB + 1] == after[_SEQUENCE : _JOB + 1]:
+                return Blamed(
+                    slot=index,
+                    pid=words[_PID],
+                    process_started=words[_PROCESS_STARTED],
+                    job_id=words[_JOB],
+                    attempt=words[_ATTEMPT],
+                    started_ns=words[_JOB_STARTED],
+                )
+        return None  # it changes jobs faster than it can be read: no job of its stays long enough to matter
 
 
-def _map(path: Path | str, *, writable: bool) -> mmap.mmap:
-    flags = (os.O_RDWR if writable else os.O_RDONLY) | os.O_NOFOLLOW | os.O_CLOEXEC
-    descriptor = os.open(path, flags)
-    try:
-        access = mmap.ACCESS_WRITE if writable else mmap.ACCESS_READ
-        mapped = mmap.mmap(descriptor, 0, access=access)
-    finally:
-        os.close(descriptor)
-    try:
-        _slot_count(mapped)
-    except ValueError:
-        mapped.close()
-        raise
-    return mapped
+def _open(path: Path | str, access: int) -> int:
+    return os.open(path, access | os.O_NOFOLLOW | os.O_CLOEXEC)
 
 
-def _slot_count(mapped: mmap.mmap) -> int:
-    if len(mapped) < _SLOT_BYTES:
-        raise ValueError(f"not a blame file, too short bytes={len(mapped)}")
-    magic, slots, *_ = _HEADER.unpack_from(mapped)
-    if magic != _MAGIC or not 1 <= slots <= _MAX_SLOTS or len(mapped) != _SLOT_BYTES * (slots + 1):
+def _header(descriptor: int) -> tuple[bytes, int, int, int, bytes]:
+    data = os.pread(descriptor, _HEADER.size, 0)
+    size = os.fstat(descriptor).st_size
+    if len(data) < _HEADER.size:
+        raise ValueError(f"not a blame file, too short bytes={size}")
+    magic, slots, pid, started, namespace = _HEADER.unpack(data)
+    if magic != _MAGIC or not 1 <= slots <= _MAX_SLOTS or size != _SLOT_BYTES * (slots + 1):
         raise ValueError("not a blame file of this version")
-    return int(slots)
-
-
-def _first_word(mapped: mmap.mmap, index: int) -> int:
-    if not 0 <= index < _slot_count(mapped):
-        raise ValueError(f"the blame file has no such slot slot={index}")
-    return (index + 1) * _SLOT_WORDS
+    return magic, slots, pid, started, namespace

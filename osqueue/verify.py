@@ -76,6 +76,7 @@ class _Verification:
         self._reader = reader
         self.findings = Findings()
         self._seen = bytearray()
+        self._excused: list[tuple[int, int]] = []
         self._sound: dict[str, Sequence[int]] = {}
 
     # ------------------------------------------------------------------------------------------- root and segments
@@ -83,7 +84,7 @@ class _Verification:
     def check_root_and_segments(self) -> Root | None:
         """Find a root whose segments were all there while it stood; None if the root itself is damaged."""
         for _ in range(_ROOTS_READ):
-            self.findings, self._seen = Findings(), bytearray()
+            self.findings, self._seen, self._excused = Findings(), bytearray(), []
             try:
                 data, version = self._reader.read(ROOT_KEY)
                 root = codec.decode_root(data)
@@ -112,6 +113,7 @@ class _Verification:
                 ids = self._segment_ids(line, key)
             except (NotFound, Corrupt) as error:
                 self._add(_name_of(error), key, str(error))
+                self._excuse(line.first_id, line.last_id)
                 continue
             live = [ids[slot] for slot in _live_slots(line, held, holes)]
             self._mark(live, key)
@@ -173,13 +175,13 @@ class _Verification:
             return
         try:
             data, _ = self._reader.read(key)
+            if codec.digest(data) != name.digest:
+                raise Corrupt("its digest is not the one in its name")
         except NotFound:
             return  # deleted since it was listed
         except Corrupt as error:
             self._add("damaged", key, str(error))
-            return
-        if codec.digest(data) != name.digest:
-            self._add("damaged", key, "its digest is not the one in its name")
+            self._excuse(name.first_id, name.last_id)
             return
         self.findings.archive_objects += 1
         ids = self._check_records(data.removesuffix(b"\n").split(b"\n"), key)
@@ -202,11 +204,14 @@ class _Verification:
 
     def check_sums(self, root: Root) -> None:
         """Every job that was pushed stands somewhere, and the root counts right."""
-        if any(problem.name in ("damaged", "missing") for problem in self.findings.problems):
-            return  # what stands in the damaged object is not known
+        damaged = any(problem.name in ("damaged", "missing") for problem in self.findings.problems)
         self._seen.extend(bytes(max(root.next_id - len(self._seen), 0)))
+        for first, last in self._excused:
+            self._seen[first : last + 1] = b"\1" * (last - first + 1)
         for first, last in _gaps(self._seen, root.next_id):
             self._add("lost", ROOT_KEY, f"jobs {first} to {last} were pushed and stand nowhere")
+        if damaged:
+            return  # how many jobs stand in what is damaged is not known
         there = {"waiting": self.findings.waiting, "dead": self.findings.dead, "finished": self.findings.finished}
         counted = {
             "waiting": sum(of.ready + of.delayed + of.leased for of in root.tasks.values()),
@@ -227,6 +232,10 @@ class _Verification:
             self._seen[job_id] = 1
         if repeated:
             self._add("repeated", key, f"{len(repeated)} of its jobs stand elsewhere too, the first is {repeated[0]}")
+
+    def _excuse(self, first_id: int, last_id: int) -> None:
+        """Jobs of these ids may stand in something damaged: that they stand nowhere cannot be said."""
+        self._excused.append((first_id, last_id))
 
     def _add(self, name: str, key: str, detail: str) -> None:
         self.findings.problems.append(Problem(name, key, detail))

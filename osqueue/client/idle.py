@@ -37,7 +37,10 @@ class IdleWaits:
             OsqueueError: the queue cannot be asked.
         """
         answer = self._question(tuple(sorted(tasks)))
-        response = answer.result(timeout_s)
+        try:
+            response = answer.result(timeout_s)
+        except TimeoutError:
+            raise TimeoutError(f"jobs still wait or run after {timeout_s:g} s; `stats` counts them") from None
         if isinstance(response, OsqueueError):
             raise copy.copy(response)
         assert isinstance(response, Reply), "a query is answered by a reply"

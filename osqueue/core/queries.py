@@ -12,7 +12,19 @@ from collections.abc import Iterable, Iterator
 from osqueue.core import codec
 from osqueue.core.backlog import Place
 from osqueue.core.counts import FOLDED
-from osqueue.core.messages import GetJob, GetStats, History, JobRecord, ListJobs, Page, Query, Refused, Stats, TaskStats
+from osqueue.core.messages import (
+    GetJob,
+    GetStats,
+    History,
+    JobRecord,
+    ListJobs,
+    Page,
+    Query,
+    Refused,
+    Stats,
+    TaskStats,
+    refused_as_corrupt,
+)
 from osqueue.core.model import INLINE, Job
 from osqueue.core.segment import Segment
 from osqueue.core.state import QueueState
@@ -117,7 +129,14 @@ class Queries:
                 return Page(jobs, str(jobs[-1].id))
             jobs.append(_record(place.job, job_state))
             size += len(jobs[-1].payload)
-        return Page(jobs, "" if end is None else str(end))
+        return Page(jobs, "" if end is None else str(end), self._passed_over(query) if end is None else None)
+
+    def _passed_over(self, query: ListJobs) -> Refused | None:
+        """What the last page says of jobs that no page could list."""
+        if query.state in ("dead", "delayed"):
+            return None
+        damaged = self._state.backlog.damaged().values()
+        return next((refused_as_corrupt(segment.damage()) for segment in damaged), None)
 
     def _unfinished(self, query: ListJobs) -> tuple[Iterator[Place], int | None]:
         """Places with ids above ``query.after``, by id, and the id up to which they are; None for the last."""

@@ -30,6 +30,8 @@ def damaged(tmp_path: Path) -> Path:
 
 
 def test_join_and_leaving_the_block_name_the_damage_instead_of_waiting_for_ever(damaged: Path) -> None:
+    with Broker.open(damaged) as broker:
+        broker.push(b"1", task="later", delay=3600)
     pool = LocalPool({"default": handlers.double, "other": handlers.double}, workers=1, path=damaged)
     assert pool.submit(5).result(60) == 10
     with pytest.raises(Corrupt, match="osqueue verify"):
@@ -43,6 +45,11 @@ def test_join_and_leaving_the_block_name_the_damage_instead_of_waiting_for_ever(
             broker.cancel(5)
         with pytest.raises(Corrupt, match=r"id=5$") as caught:
             broker.get(5)
+        with pytest.raises(Corrupt, match="segments/"):
+            list(broker.list("ready"))
+        assert list(broker.dead()) == []
+        with pytest.raises(TimeoutError, match=r"after 0\.1 s"):
+            broker.wait_idle(["later"], timeout=0.1)
     assert (stats.succeeded, stats.ready) == (2, JOBS)
     assert str(caught.value.key).startswith("segments/")
 

@@ -147,6 +147,18 @@ def test_a_lost_archive_object_shows_as_lost_jobs(queue: StoredQueue) -> None:
     ]
 
 
+def test_damage_in_one_object_hides_no_loss_of_another(queue: StoredQueue) -> None:
+    queue.replace(SEGMENT, b"")
+    queue.storage.delete(queue.archive)
+
+    problems = verify(queue.storage).problems
+
+    assert (problems[0].name, problems[0].key) == ("damaged", SEGMENT)
+    lost = [problem.detail for problem in problems if problem.name == "lost"]
+    assert "jobs 1 to 6 were pushed and stand nowhere" in lost
+    assert [problem for problem in problems if problem.name == "miscounted"] == []
+
+
 def test_a_foreign_file_among_the_objects_is_named(queue: StoredQueue) -> None:
     queue.storage.create("archive/notes.txt", b"dear diary")
 

@@ -150,3 +150,13 @@ def test_a_reader_never_sees_a_mixture_while_the_writer_runs_and_is_killed(path)
 
     for blamed in blame.read(path):
         assert blamed.attempt == blamed.job_id + 1
+
+
+def test_a_file_that_is_cut_while_it_is_open_blames_nobody(path):
+    blame = Blame.create(path, 2, owner=OWNER)
+    Slot(path, 1, pid=7, process_started=8).begin(11, 1, 12)
+    assert blame.current(1) is not None
+
+    os.truncate(path, 64)
+
+    assert blame.current(1) is None
