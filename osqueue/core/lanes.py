@@ -56,6 +56,16 @@ class Taken:
         self.room_bytes -= len(payload)
         self.payload_bytes += len(payload)
 
+    def add_inline(self, job_id: int, attempt: int) -> None:
+        """The address of an inline job; neighbours are one run, so that a lease of many is quickly written down."""
+        first = job_id
+        if self.runs:
+            object_, before, last, same, alone = self.runs[-1]
+            if object_ == INLINE and last == job_id - 1 and same == attempt and not alone:
+                self.runs.pop()
+                first = before
+        self.runs.append((INLINE, first, job_id, attempt, False))
+
 
 class Head(NamedTuple):
     """A lane's next job: where it comes from, and its id."""
@@ -181,7 +191,7 @@ class Lane:
     def _take_inline(self, job_id: int, taken: Taken) -> None:
         job = self._inline[job_id]
         taken.hand_out(job)
-        taken.runs.append((INLINE, job_id, job_id, job.attempts + 1, False))
+        taken.add_inline(job_id, job.attempts + 1)
 
     def _take_tail(self, taken: Taken, below: int) -> None:
         for job_id in list(islice(self.tail, taken.room)):

@@ -130,9 +130,21 @@ class Runs:
         """Follow jobs to their new addresses: old object → old slot → new object and slot."""
         for object_, slots in moves.items():
             for first, last, attempt, alone in self.pop_object(object_):
-                for slot in range(first, last + 1):
-                    target = slots.get(slot, (object_, slot))
-                    self.add(target[0], target[1], target[1], attempt, alone=alone)
+                targets = [slots.get(slot, (object_, slot)) for slot in range(first, last + 1)]
+                for target, a, b in _stretches(targets):
+                    self.add(target, a, b, attempt, alone=alone)
+
+
+def _stretches(addresses: list[tuple[int, int]]) -> Iterator[tuple[int, int, int]]:
+    """Object, first and last slot of each stretch of neighbours, in the order given."""
+    object_, first = addresses[0]
+    last = first
+    for target, slot in addresses[1:]:
+        if target != object_ or slot != last + 1:
+            yield object_, first, last
+            object_, first = target, slot
+        last = slot
+    yield object_, first, last
 
 
 def expand(lines: Iterable[RunLine]) -> Iterator[SlotRun]:
