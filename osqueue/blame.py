@@ -101,7 +101,7 @@ class Slot:
 
 
 class Blame:
-    """The whole file, as its supervisor sees it while the workers write. Any thread may read."""
+    """The whole file, as its supervisor sees it while the workers write. For one thread."""
 
     def __init__(self, path: Path | str) -> None:
         """Open an existing file.
@@ -178,7 +178,7 @@ class _File:
         self._descriptor = _open(path, os.O_RDONLY)
         try:
             _, self.slots, pid, started, namespace = _header(self._descriptor)
-        except ValueError:
+        except BaseException:
             self.close()
             raise
         # The boot is not noted: where a pid and its ticks come again after a reboot, the file only stays a while.

@@ -184,8 +184,11 @@ class _Verification:
             self._excuse(name.first_id, name.last_id)
             return
         self.findings.archive_objects += 1
-        ids = self._check_records(data.removesuffix(b"\n").split(b"\n"), key)
-        if ids and (min(ids), max(ids)) != (name.first_id, name.last_id):
+        lines = data.removesuffix(b"\n").split(b"\n")
+        ids = self._check_records(lines, key)
+        if len(ids) < len(lines):
+            self._excuse(name.first_id, name.last_id)
+        elif ids and (min(ids), max(ids)) != (name.first_id, name.last_id):
             self._add("damaged", key, f"it holds jobs {min(ids)} to {max(ids)}, which are not those in its name")
 
     def _check_records(self, lines: Iterable[bytes], key: str) -> list[int]:
@@ -207,7 +210,8 @@ class _Verification:
         damaged = any(problem.name in ("damaged", "missing") for problem in self.findings.problems)
         self._seen.extend(bytes(max(root.next_id - len(self._seen), 0)))
         for first, last in self._excused:
-            self._seen[first : last + 1] = b"\1" * (last - first + 1)
+            end = min(last + 1, root.next_id)
+            self._seen[first:end] = b"\1" * max(0, end - first)
         for first, last in _gaps(self._seen, root.next_id):
             self._add("lost", ROOT_KEY, f"jobs {first} to {last} were pushed and stand nowhere")
         if damaged:

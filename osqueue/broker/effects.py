@@ -5,7 +5,7 @@ The gate: what was made by a batch, or after it without a batch of its own, leav
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from osqueue.core.commit import Commit
@@ -58,8 +58,8 @@ class Lookup(NamedTuple):
     query: GetJob | History | list[int]
     inline: Sequence[JobRecord] = ()
     """For a history: the finished jobs that no object held when it was asked."""
-    damage: Corrupt | None = None
-    """Why a job that the archive does not know may yet be waiting or running."""
+    damage: Mapping[int, Corrupt] = {}
+    """Those of the jobs that may yet wait or run if the archive does not know them, and why nobody can say."""
 
 
 class Forget(NamedTuple):

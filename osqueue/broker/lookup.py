@@ -49,15 +49,11 @@ def _reply(lookup: Lookup, body: Page | Refused) -> Send:
 def _record(lookup: Lookup, job_id: int, found: Found) -> Page | Refused:
     if found.records:
         return Page(found.records)
-    why = _why_not(lookup, found)
+    damage = lookup.damage.get(job_id) or found.damage
+    if damage is None:
+        return Refused("job_not_found", f"the job has ended, and its record is no longer kept id={job_id}")
+    why = refused_as_corrupt(damage)
     return Refused(why.code, f"{why.message} id={job_id}", why.key)
-
-
-def _why_not(lookup: Lookup, found: Found) -> Refused:
-    damage = found.damage or lookup.damage
-    if damage is not None:
-        return refused_as_corrupt(damage)
-    return Refused("job_not_found", "the job has ended, and its record is no longer kept")
 
 
 def _page(archive: Archive, frame: Frame, history: History, inline: Sequence[JobRecord]) -> Page | Refused:
@@ -72,6 +68,9 @@ def _page(archive: Archive, frame: Frame, history: History, inline: Sequence[Job
 def _ends(lookup: Lookup, ids: list[int], found: Found) -> list[Send]:
     ended = [without_payload(record) for record in found.records]
     sends = [Send(lookup.connection, Finished(part)) for part in in_messages(ended)]
-    if missing := sorted(set(ids).difference(record.id for record in ended)):
-        sends.append(Send(lookup.connection, Missing(missing, _why_not(lookup, found))))
+    elsewhere = found.damage or Corrupt("the job's record is missing; see `osqueue verify`")
+    missing: dict[Corrupt, list[int]] = {}
+    for job_id in sorted(set(ids).difference(record.id for record in ended)):
+        missing.setdefault(lookup.damage.get(job_id, elsewhere), []).append(job_id)
+    sends.extend(Send(lookup.connection, Missing(part, refused_as_corrupt(why))) for why, part in missing.items())
     return sends

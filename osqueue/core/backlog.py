@@ -290,10 +290,11 @@ class Backlog:
         segment = self.segments[self._by_first_id[at][1]] if at >= 0 else None
         return segment if segment is not None and job_id <= segment.line.last_id else None
 
-    def damage(self, ids: Iterable[int]) -> Corrupt | None:
-        """Why it is not known whether some jobs wait or run; None if it is known."""
-        around = (self.segment_around(job_id) for job_id in ids if job_id not in self.inline)
-        return next((segment.damage() for segment in around if segment is not None and segment.damaged), None)
+    def damage(self, ids: Iterable[int]) -> dict[int, Corrupt]:
+        """Those of these jobs that may be in a damaged segment, so that it is not known whether they wait or run."""
+        around = {job_id: self.segment_around(job_id) for job_id in ids if job_id not in self.inline}
+        damages = {s.number: s.damage() for s in around.values() if s is not None and s.damaged}
+        return {job_id: damages[s.number] for job_id, s in around.items() if s is not None and s.number in damages}
 
     def is_waiting(self, place: Place) -> bool:
         """Whether the job is there and nobody holds it."""

@@ -130,6 +130,11 @@ class Leases:
         alarms = [x.deadline_ms for x in self._leases.values() if x.deadline_ms is not None and not x.awaits_objects]
         return min(alarms, default=None)
 
+    @property
+    def await_objects(self) -> bool:
+        """Whether a lease's term is over, and it ends when objects have been read."""
+        return any(lease.awaits_objects for lease in self._leases.values())
+
     def have_room(self) -> bool:
         """Whether the root has room for more runs; while not, claims wait."""
         return sum(lease.potential_bytes() for lease in self._leases.values()) <= MAX_BYTES

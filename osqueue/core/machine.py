@@ -299,9 +299,10 @@ class QueueMachine:
     def next_alarm_ms(self) -> int | None:
         """When `settle` must be called next, if nothing else happens."""
         deadline = self.state.leases.next_deadline_ms()
-        if deadline is not None:
+        if deadline is not None or self.state.leases.await_objects:
             # Between now and then there must be ticks, or the one that should end the lease looks like a late one.
-            deadline = min(deadline, self._last_tick_ms + round(self._term_ms * LATE_TICK / 2))
+            tick = self._last_tick_ms + round(self._term_ms * LATE_TICK / 2)
+            deadline = tick if deadline is None else min(deadline, tick)
         alarms = (
             self.state.backlog.next_due_ms(),
             deadline,
@@ -383,7 +384,7 @@ class QueueMachine:
     def missing(self, key: str) -> bool:
         """A named segment is not in the store; says whether the root still names it, so that it is damage."""
         segment = self._segment(key)
-        if segment is None or not segment.stored:
+        if segment is None or not segment.stored or segment.jobs is not None:
             return False
         self.state.block(segment)
         return True
@@ -396,9 +397,9 @@ class QueueMachine:
         self.state.block(segment)
         return True
 
-    def damage(self, ids: Iterable[int]) -> Corrupt | None:
-        """Why it is not known whether some jobs wait or run; None if it is known."""
-        return self.state.backlog.damage(ids)
+    def damage(self, ids: Iterable[int]) -> dict[int, Corrupt]:
+        """Those of these jobs of which it is not known whether they wait or run, and why."""
+        return self.state.backlog.damage(ids) if self.state.backlog.harmed else {}
 
     def _segment(self, key: str) -> Segment | None:
         name = parse(key)

@@ -202,9 +202,18 @@ class Operations:
                 continue
             changed.add(job_id)
         state.outbox.extend((session, Cancelled(ids)) for session, ids in notices.items())
-        if not changed and (damage := state.backlog.damage(cancel.ids)) is not None:
-            raise damage  # that it "had ended" is more than anybody knows
+        if not changed:
+            self._see_damage(job_id for job_id in cancel.ids if state.finished.get(job_id) is None)
         return Changed(to_runs(sorted(changed)), self._unknown(cancel.ids))
+
+    def _see_damage(self, ids: Iterable[int]) -> None:
+        """That a job "had ended" is more than anybody knows while its segment is damaged.
+
+        Raises:
+            Corrupt: one of these jobs may be there.
+        """
+        for damage in self._state.backlog.damage(ids).values():
+            raise damage
 
     def _end(self, place: Place, outcome: Outcome | None, now_ms: int) -> None:
         """A leased job that is cancelled."""

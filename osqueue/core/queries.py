@@ -132,8 +132,8 @@ class Queries:
         return Page(jobs, "" if end is None else str(end), self._passed_over(query) if end is None else None)
 
     def _passed_over(self, query: ListJobs) -> Refused | None:
-        """What the last page says of jobs that no page could list."""
-        if query.state in ("dead", "delayed"):
+        """What the last page says of jobs that no page could list: they are ready, or were copied out long ago."""
+        if query.state not in (None, "ready"):
             return None
         damaged = self._state.backlog.damaged().values()
         return next((refused_as_corrupt(segment.damage()) for segment in damaged), None)

@@ -37,6 +37,11 @@ class Segment:
         self._slots: dict[int, int] | None = None
 
     @property
+    def slots(self) -> int:
+        """Jobs that were ever in here."""
+        return sum(span.count for span in self.line.spans)
+
+    @property
     def waiting(self) -> int:
         """Jobs that nobody has taken."""
         return sum(span.count - span.taken for span in self.line.spans) - self.holes

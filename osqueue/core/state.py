@@ -123,18 +123,13 @@ class QueueState:
         for lease in self.leases.all():
             if runs := lease.runs.pop_object(segment.number):
                 self.give_back((segment.number, *run) for run in runs)
-                lease.payload_bytes = self._payload_bytes(lease)
+                slots = sum(last - first + 1 for first, last, _, _ in runs)
+                lease.payload_bytes = max(0, lease.payload_bytes - segment.line.length * slots // segment.slots)
                 self.changed = True
                 if not lease.standing and not lease.runs:
                     self.leases.end(lease)
         why = refused_as_corrupt(segment.damage())
         self.watchers.blocked(segment.line.first_id, segment.line.last_id, self.backlog.inline, why)
-
-    def _payload_bytes(self, lease: Lease) -> int:
-        """What a lease holds, as far as it is in memory."""
-        segments = self.backlog.segments
-        runs = [run for run in lease.runs if run[0] == INLINE or segments[run[0]].jobs is not None]
-        return sum(len(place.job.payload_bytes()) for place in self.places(runs))
 
     # -------------------------------------------------------------------------------------------------- looking up
 

@@ -68,6 +68,7 @@ class Foreman:
         self._offset_ms = 0
         self._told: JobError | None = None
         self._claiming = False
+        self._newest_id = 0
         self._ending = Ending()
 
     # ------------------------------------------------------------------------------------------- events from the broker
@@ -80,10 +81,20 @@ class Foreman:
     def granted(self, jobs: list[Handout], now_ns: int) -> None:
         """Jobs have arrived."""
         self._claims.granted([len(job.payload) for job in jobs])
+        jobs = self._not_held(jobs)
         if self._claiming:
             self._feeding.put(jobs)
         else:
             self._return(jobs, now_ns)
+
+    def _not_held(self, jobs: list[Handout]) -> list[Handout]:
+        """Without those that are here: a segment that could not be read for long is granted anew when it can be."""
+        oldest = min((job.id for job in jobs), default=self._newest_id + 1)
+        newest, self._newest_id = self._newest_id, max(self._newest_id, *(job.id for job in jobs), 0)
+        if oldest > newest:
+            return jobs  # the common case, which costs no look at all that is held
+        held = set(self.held())
+        return [job for job in jobs if (job.id, job.attempt) not in held]
 
     def no_longer_ours(self, ids: Sequence[int], now_ns: int) -> None:
         """Jobs were cancelled or lost: drop those that have not begun, let the others stop or be killed."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from osqueue.core.messages import Outcome
+from osqueue.core.messages import Handout, Outcome
 from osqueue.worker.messages import End, GiveBack
 from tests.supervisor.scene import MS, Scene
 
@@ -85,6 +85,23 @@ def test_a_report_is_at_most_a_mebibyte():
     scene.settle()
 
     assert [len(report.outcomes) for report in scene.reports()] == [3] * 6 + [2]
+
+
+def test_an_attempt_that_is_granted_anew_while_it_is_here_runs_once():
+    scene = Scene(workers=2).open()
+    first, second = scene.grant(2)
+    scene.begin(0, first)
+    again = [Handout(job_id, 1, "default", b"x", 0) for job_id in (first, second)]
+
+    scene.foreman.granted(again, scene.now)
+    scene.settle()
+    assert sorted(scene.has(0) + scene.has(1)) == [first, second]
+    scene.finish(0, first)
+    scene.foreman.granted([*again, Handout(second, 2, "default", b"x", 0)], scene.now)  # its report is unanswered
+    scene.settle()
+
+    assert first not in scene.has(0) + scene.has(1)
+    assert (second, 2) in scene.foreman.held()
 
 
 def test_a_job_is_held_until_its_report_is_answered():

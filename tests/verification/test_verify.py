@@ -159,6 +159,13 @@ def test_damage_in_one_object_hides_no_loss_of_another(queue: StoredQueue) -> No
     assert [problem for problem in problems if problem.name == "miscounted"] == []
 
 
+def test_ids_in_a_name_that_is_not_true_cost_no_memory(queue: StoredQueue) -> None:
+    far = queue.archive.replace(".1-12.", ".1-900000000000.")
+    queue.storage.create(far, b"{}\n")
+
+    assert queue.problems() == [("damaged", far)]
+
+
 def test_a_foreign_file_among_the_objects_is_named(queue: StoredQueue) -> None:
     queue.storage.create("archive/notes.txt", b"dear diary")
 
