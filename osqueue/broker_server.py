@@ -31,10 +31,9 @@ from osqueue.broker.writer import WorkThread
 from osqueue.core.commit import Commit
 from osqueue.core.messages import Hello, Refused, Reply, ToBroker
 from osqueue.errors import AccessDenied, Corrupt
-from osqueue.reactor import close_after_fork
 from osqueue.storage import NotFound, ReadFailed, Storage, has_room
 from osqueue.transport.frames import FrameProtocol
-from osqueue.transport.unix import SOCKET_NAME, check_peer, listen_unix, remove_unix
+from osqueue.transport.unix import SOCKET_NAME, check_peer, remove_unix, serve_unix
 
 _log = logging.getLogger("osqueue")
 _decoder = msgspec.msgpack.Decoder(ToBroker)
@@ -110,10 +109,8 @@ class BrokerServer:
 
     async def listen(self, directory: str) -> None:
         """Serve ``broker.sock`` in the queue directory too, for this user's other processes."""
-        sock = listen_unix(Path(directory))
+        self._listener = await serve_unix(Path(directory), self._protocol)
         self._socket_inode = (Path(directory) / SOCKET_NAME).lstat().st_ino
-        close_after_fork(sock)
-        self._listener = await self._loop.create_unix_server(self._protocol, sock=sock)
 
     async def serve(self, sock: socket.socket) -> None:
         """Serve a connection that is already there."""

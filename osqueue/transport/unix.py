@@ -14,7 +14,7 @@ import contextlib
 import os
 import socket
 import struct
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from osqueue.errors import AccessDenied
@@ -69,20 +69,30 @@ def connect_unix(directory: Path) -> socket.socket:
     return sock
 
 
-def listen_unix(directory: Path) -> socket.socket:
-    """A listening, non-blocking socket in a queue directory; the caller holds the directory's lock.
+async def serve_unix(directory: Path, factory: Callable[[], asyncio.Protocol]) -> asyncio.Server:
+    """Serve connections to a queue directory in this event loop; the caller holds the directory's lock.
 
-    A socket that a dead broker left behind is replaced.
+    A socket that a dead broker left behind is replaced. Nobody can connect before somebody accepts.
 
     Raises:
         OSError: the directory takes no socket.
     """
+    sock = _bound_unix(directory)
+    try:
+        close_after_fork(sock)
+        # Not `create_unix_server`: since Python 3.13 it looks at the socket's address, which is valid no longer.
+        return await asyncio.get_running_loop().create_server(factory, sock=sock, backlog=_BACKLOG)
+    except BaseException:
+        sock.close()
+        raise
+
+
+def _bound_unix(directory: Path) -> socket.socket:
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
         sock.settimeout(0)
         with _address(directory) as address:
             _bind(sock, address)
-        sock.listen(_BACKLOG)
     except BaseException:
         sock.close()
         raise

@@ -12,7 +12,7 @@ import msgspec
 from osqueue.core.messages import FromBroker, Hello, ToBroker
 from osqueue.reactor import LoopThread
 from osqueue.transport.frames import FrameProtocol
-from osqueue.transport.unix import listen_unix
+from osqueue.transport.unix import serve_unix
 from tests.client.model_broker import ModelBroker
 
 
@@ -49,7 +49,7 @@ class LiveBroker:
         self._reactor.stop()
 
     async def _open(self) -> None:
-        self._server = await asyncio.get_running_loop().create_unix_server(self._new, sock=listen_unix(self._directory))
+        self._server = await serve_unix(self._directory, self._new)
 
     async def _close(self) -> None:
         if self._server is not None:
