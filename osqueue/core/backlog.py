@@ -17,12 +17,13 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from heapq import heappop, heappush
 from itertools import groupby
-from typing import NamedTuple
+
+from msgspec import Struct
 
 from osqueue.core.lanes import ENDLESS, Head, Lane, LaneKey, Taken
 from osqueue.core.model import INLINE, Job, Root
 from osqueue.core.runs import Runs, SlotRun, expand
-from osqueue.core.segment import LoadedSegments, Segment
+from osqueue.core.segment import LoadedSegments, NeedsObjectsError, Segment
 from osqueue.errors import Corrupt
 
 MAX_LANES = 256
@@ -30,7 +31,7 @@ JOB_OVERHEAD = 80
 """Bytes that a job takes in the root beside its payload, roughly."""
 
 
-class Place(NamedTuple):
+class Place(Struct, frozen=True, gc=False):
     """A job that is not finished, and its address."""
 
     object: int
@@ -134,14 +135,16 @@ class Backlog:
 
     def push(self, jobs: list[Job]) -> None:
         """New jobs of one lane that are ready: they join the tail."""
-        self._add_tail(jobs)
-        self.lane_of(jobs[0]).tail.update((job.id, None) for job in jobs)
+        self.lane_of(jobs[0]).tail.update(dict.fromkeys(self._add_tail(jobs)))
 
-    def _add_tail(self, jobs: list[Job]) -> None:
-        self.inline.update((job.id, job) for job in jobs)
-        self.tail.update((job.id, None) for job in jobs)
+    def _add_tail(self, jobs: list[Job]) -> Iterable[int]:
+        """Their ids."""
+        by_id = {job.id: job for job in jobs}
+        self.inline.update(by_id)
+        self.tail.update(dict.fromkeys(by_id))
         self.dirty.add("tail")
         self.tail_bytes += sum(map(_size, jobs))
+        return by_id
 
     def defer(self, job: Job, now_ms: int) -> bool:
         """A job that waits until ``job.due_ms``; False if that is not in the future, so that it is ready."""
@@ -270,19 +273,34 @@ class Backlog:
 
     # --------------------------------------------------------------------------------------------------- looking up
 
-    def locate(self, job_id: int) -> Place | None:
-        """Where a job is that has not finished; it may also be a slot that left long ago.
+    def locate(self, ids: Iterable[int]) -> list[Place | None]:
+        """Where jobs are that have not finished; it may also be slots that they left long ago.
+
+        None for a job that has ended, or whose segment is damaged: that blocks no other.
 
         Raises:
-            NeedsObjectsError: its segment is not in memory.
+            NeedsObjectsError: with every key that is missing, not only the first.
         """
-        if (job := self.inline.get(job_id)) is not None:
-            return Place(INLINE, job_id, job)
-        if (segment := self.segment_around(job_id)) is None:
-            return None
-        jobs = segment.loaded()
-        slot = segment.slot_of(job_id)
-        return None if slot is None else Place(segment.number, slot, jobs[slot])
+        inline = self.inline
+        places: list[Place | None] = []
+        missing: set[str] = set()
+        segment: Segment | None = None
+        for job_id in ids:
+            if (job := inline.get(job_id)) is not None:
+                places.append(Place(INLINE, job_id, job))
+                continue
+            if segment is None or not segment.line.first_id <= job_id <= segment.line.last_id:
+                segment = self.segment_around(job_id)
+            if segment is None or segment.damaged:
+                places.append(None)
+            elif segment.jobs is None:
+                missing.add(segment.key)
+            else:
+                slot = segment.slot_of(job_id)
+                places.append(None if slot is None else Place(segment.number, slot, segment.jobs[slot]))
+        if missing:
+            raise NeedsObjectsError(missing)
+        return places
 
     def segment_around(self, job_id: int) -> Segment | None:
         """The only segment that may have this job."""
@@ -409,4 +427,4 @@ class Backlog:
 
 
 def _size(job: Job) -> int:
-    return JOB_OVERHEAD + len(job.payload_bytes())
+    return JOB_OVERHEAD + job.payload_size()

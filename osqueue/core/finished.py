@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import islice
 
 from osqueue.core import codec
 from osqueue.core.messages import JobRecord
@@ -21,8 +22,7 @@ class Finished:
         self.size = sum(map(len, lines)) + len(lines)
 
     def add(self, record: Record) -> None:
-        line = codec.encode_record(record)
-        self._lines[record.id] = line
+        line = self._lines[record.id] = codec.encode_record(record)
         self.size += len(line) + 1
 
     def get(self, job_id: int) -> JobRecord | None:
@@ -34,23 +34,27 @@ class Finished:
 
     def seal(self, number: int, epoch: int, hour: str) -> tuple[str, bytes]:
         """Take records out, `OBJECT_BYTES` at most (one larger alone), as an object: its key and bytes."""
-        ids: list[int] = []
-        lines: list[bytes] = []
-        size = 0
-        for job_id, line in self._lines.items():
-            if lines and size + len(line) > OBJECT_BYTES:
+        lines = self._take()
+        data = b"\n".join(lines.values()) + b"\n"
+        self.size -= len(data)
+        return archive_key(ObjectName(number, epoch, hour, min(lines), max(lines), codec.digest(data))), data
+
+    def _take(self) -> dict[int, bytes]:
+        """The lines of one object."""
+        taken = self._lines
+        if self.size <= OBJECT_BYTES:
+            self._lines = {}
+            return taken
+        size = count = 0
+        for line in taken.values():
+            if count and size + len(line) > OBJECT_BYTES:
                 break
-            ids.append(job_id)
-            lines.append(line)
             size += len(line) + 1
-        if len(ids) == len(self._lines):
-            self._lines.clear()
-        else:
-            for job_id in ids:
-                del self._lines[job_id]
-        self.size -= size
-        data = b"\n".join(lines) + b"\n"
-        return archive_key(ObjectName(number, epoch, hour, min(ids), max(ids), codec.digest(data))), data
+            count += 1
+        lines = iter(taken.items())
+        first = dict(islice(lines, count))
+        self._lines = dict(lines)
+        return first
 
     def __len__(self) -> int:
         return len(self._lines)

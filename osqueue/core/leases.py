@@ -14,7 +14,7 @@ import msgspec
 
 from osqueue.core.backlog import Place
 from osqueue.core.model import LeaseLine
-from osqueue.core.runs import Runs, expand
+from osqueue.core.runs import Run, Runs, expand
 
 MAX_BYTES = 8 * 1024
 """Half of the root's part for leases: what they hold may come back, and then stands beside new ones for a while."""
@@ -49,10 +49,12 @@ class Lease:
         run = self.runs.find(place.object, place.slot)
         return run is not None and run[2] == attempt
 
-    def release(self, place: Place) -> bool:
-        """It no longer holds a job; says whether the job was marked."""
-        self.payload_bytes = max(0, self.payload_bytes - len(place.job.payload_bytes()))
-        return self.runs.cut(place.object, place.slot, place.slot)[0][3]
+    def release(self, place: Place, attempt: int) -> Run | None:
+        """It no longer holds this attempt of a job; returns the run that the job was in, None if it was in none."""
+        run = self.runs.remove(place.object, place.slot, attempt)
+        if run is not None:
+            self.payload_bytes = max(0, self.payload_bytes - place.job.payload_size())
+        return run
 
     def potential_bytes(self) -> int:
         """How much its line may take."""

@@ -137,7 +137,7 @@ class QueueMachine:
     def _look_at_watched(self, watched: list[IdRun]) -> dict[int, str | None]:
         ids = [job_id for first, last in watched for job_id in range(first, last + 1)]
         unfinished = [job_id for job_id in ids if self.state.finished.get(job_id) is None]
-        places = dict(zip(unfinished, self._operations.locate(unfinished), strict=True))
+        places = dict(zip(unfinished, self.state.backlog.locate(unfinished), strict=True))
         return {
             job_id: self.state.state_of(place) if (place := places.get(job_id)) is not None else None for job_id in ids
         }

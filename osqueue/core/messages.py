@@ -280,7 +280,7 @@ class JobRecord(Struct, omit_defaults=True, gc=False, kw_only=True):
     priority: int = 0
     payload: bytes = b""
     attempts: int = 0
-    errors: list[JobError] = []
+    errors: tuple[JobError, ...] = ()
     result: bytes | None = None
     pushed_at: str = ""
     due_at: str | None = None

@@ -37,12 +37,16 @@ class Job(Struct, omit_defaults=True, gc=False, kw_only=True):
     max_attempts: int | None = None
     attempts: int = 0
     granted: int = 0
-    errors: list[JobError] = []
+    errors: tuple[JobError, ...] = ()
     due_ms: int = 0
 
     def payload_bytes(self) -> bytes:
         """The bytes that were pushed."""
         return bytes(self.payload) if self.payload is not UNSET else self.payload_base64  # type: ignore[return-value]
+
+    def payload_size(self) -> int:
+        """How many bytes were pushed; unlike ``len(payload_bytes())`` without copying them."""
+        return len(self.payload if self.payload is not UNSET else self.payload_base64)  # type: ignore[arg-type]
 
 
 class Span(Struct, array_like=True, gc=False):
@@ -145,7 +149,7 @@ class Record(Struct, gc=False, kw_only=True):
     payload_base64: bytes | UnsetType = UNSET
     state: Literal["succeeded", "dead", "cancelled"]
     attempts: int
-    errors: list[JobError]
+    errors: tuple[JobError, ...]
     result: Raw | UnsetType = UNSET
     result_base64: bytes | UnsetType = UNSET
     pushed_at: str

@@ -13,7 +13,6 @@ from msgspec import UNSET, Raw, structs
 
 from osqueue.core import codec, policy
 from osqueue.core.backlog import Place
-from osqueue.core.leases import Lease
 from osqueue.core.messages import (
     MAX_IDS,
     AnswerBody,
@@ -32,7 +31,6 @@ from osqueue.core.messages import (
 )
 from osqueue.core.model import INLINE, Job
 from osqueue.core.runs import to_runs
-from osqueue.core.segment import NeedsObjectsError
 from osqueue.core.state import QueueState
 
 MAX_TASK_BYTES = 64
@@ -135,21 +133,20 @@ class Operations:
         lease = self._state.leases.get(report.lease)
         if lease is None or lease.session != session:
             return Reported(to_runs(sorted(outcome.id for outcome in report.outcomes)))
-        places = self.locate(outcome.id for outcome in report.outcomes)
+        places = self._state.backlog.locate([outcome.id for outcome in report.outcomes])
         clean = codec.clean([o.result if o.verdict == "succeeded" else b"0" for o in report.outcomes])
         lost = []
         succeeded: list[Place] = []
         for outcome, place, is_clean in zip(report.outcomes, places, clean, strict=True):
-            if place is None or not lease.holds(place, outcome.attempt):
+            if place is None or (run := lease.release(place, outcome.attempt)) is None:
                 lost.append(outcome.id)
                 continue
             outcome.worker = policy.clip(outcome.worker) or lease.worker
             if outcome.verdict == "succeeded":
-                lease.release(place)
                 succeeded.append(place)
                 self._state.finish(place.job, "succeeded", now_ms=now_ms, outcome=outcome, clean=is_clean)
             else:
-                self._settle(lease, place, outcome, now_ms)
+                self._settle(place, outcome, now_ms, alone=run[3])
         self._remove(succeeded)
         if not lease.standing and not lease.runs:
             self._state.leases.end(lease)
@@ -161,10 +158,9 @@ class Operations:
             self._state.counts.move(task, "leased", "succeeded", count)
         self._state.backlog.remove_leased(succeeded)
 
-    def _settle(self, lease: Lease, place: Place, outcome: Outcome, now_ms: int) -> None:
-        """An attempt that the lease holds and that has not succeeded."""
+    def _settle(self, place: Place, outcome: Outcome, now_ms: int, *, alone: bool) -> None:
+        """An attempt that its lease has just let go and that has not succeeded."""
         state = self._state
-        alone = lease.release(place)
         match outcome.verdict:
             case "failed" | "dead":
                 state.charge(place, outcome, now_ms=now_ms, seed=self._seed)
@@ -181,7 +177,7 @@ class Operations:
 
     def _cancel(self, cancel: Cancel, now_ms: int) -> AnswerBody:
         state = self._state
-        places = self.locate(cancel.ids)
+        places = state.backlog.locate(cancel.ids)
         changed: set[int] = set()
         notices: dict[str, list[int]] = {}
         for job_id, place in zip(cancel.ids, places, strict=True):
@@ -193,7 +189,7 @@ class Operations:
                 state.counts.move(place.job.task, source, "cancelled")
                 state.finish(place.job, "cancelled", now_ms=now_ms)
             elif cancel.running and (lease := state.lease_of(place)) is not None:
-                lease.release(place)
+                lease.release(place, place.job.attempts + 1)
                 notices.setdefault(lease.session, []).append(job_id)
                 self._end(place, None, now_ms)
                 if not lease.standing and not lease.runs:
@@ -242,23 +238,6 @@ class Operations:
         return Changed(to_runs(sorted(changed)), self._unknown(discard.ids))
 
     # ------------------------------------------------------------------------------------------------------ look-ups
-
-    def locate(self, ids: Iterable[int]) -> list[Place | None]:
-        """Where these jobs are; None for one that has ended, or whose segment is damaged: that blocks no other job.
-
-        Raises:
-            NeedsObjectsError: with every key that is missing, not only the first.
-        """
-        places: list[Place | None] = []
-        keys: set[str] = set()
-        for job_id in ids:
-            try:
-                places.append(self._state.find(job_id))
-            except NeedsObjectsError as error:
-                keys.update(error.keys)
-        if keys:
-            raise NeedsObjectsError(keys)
-        return places
 
     def _unknown(self, ids: Iterable[int]) -> list[int]:
         return sorted({job_id for job_id in ids if not 0 < job_id < self._state.frame.next_id})

@@ -86,8 +86,6 @@ class Runs:
         runs = self._by_object.get(object_)
         if runs is None:
             return []
-        if first == last and runs[0][0] == first:
-            return self._cut_head(object_, runs)
         start = bisect_right(runs, (first, _LAST))
         if start and runs[start - 1][1] >= first:
             start -= 1
@@ -108,17 +106,28 @@ class Runs:
         self.slots -= sum(b - a + 1 for a, b, _, _ in out)
         return out
 
-    def _cut_head(self, object_: int, runs: list[Run]) -> list[Run]:
-        """Cut the very first slot: what mostly leaves, since jobs end roughly in the order in which they began."""
-        first, last, attempt, alone = runs[0]
-        if first < last:
-            runs[0] = (first + 1, last, attempt, alone)
-        else:
-            del runs[0]
-            if not runs:
-                del self._by_object[object_]
+    def remove(self, object_: int, slot: int, attempt: int) -> Run | None:
+        """Take out one slot if the set has it with this attempt; returns the run that it stood in, else None."""
+        runs = self._by_object.get(object_)
+        if runs is None:
+            return None
+        # Mostly it is in the first run, since jobs end roughly in the order in which they began.
+        at = 0 if slot <= runs[0][1] else bisect_right(runs, (slot, _LAST)) - 1
+        run = first, last, its_attempt, alone = runs[at]
+        if not first <= slot <= last or its_attempt != attempt:
+            return None
         self.slots -= 1
-        return [(first, first, attempt, alone)]
+        if slot == first < last:
+            runs[at] = (slot + 1, last, attempt, alone)
+        elif first < slot == last:
+            runs[at] = (first, slot - 1, attempt, alone)
+        elif first < slot:
+            runs[at : at + 1] = [(first, slot - 1, attempt, alone), (slot + 1, last, attempt, alone)]
+        elif len(runs) > 1:
+            del runs[at]
+        else:
+            del self._by_object[object_]
+        return run
 
     def pop_object(self, object_: int) -> list[Run]:
         """Take out all of an object's runs."""

@@ -128,7 +128,7 @@ def _parts(jobs: list[Job]) -> Iterator[list[Job]]:
     part: list[Job] = []
     size = 0
     for job in jobs:
-        job_bytes = len(job.payload_bytes())
+        job_bytes = job.payload_size()
         if part and (len(part) == MAX_JOBS or size + job_bytes > MAX_BYTES):
             yield part
             part, size = [], 0

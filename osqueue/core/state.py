@@ -19,7 +19,6 @@ from osqueue.core.segment import NeedsObjectsError, Segment
 from osqueue.core.sessions import Sessions
 from osqueue.core.settings import QueueSettings
 from osqueue.core.watchers import Watchers
-from osqueue.errors import Corrupt
 
 
 class QueueState:
@@ -100,7 +99,7 @@ class QueueState:
             attempt=outcome.attempt,
             at=codec.iso(outcome.finished_ms or now_ms),
         )
-        errors = [*job.errors, error][-policy.MAX_ERRORS :]
+        errors = (*job.errors, error)[-policy.MAX_ERRORS :]
         return structs.replace(job, attempts=outcome.attempt, errors=errors)
 
     def bury(self, job: Job) -> None:
@@ -134,15 +133,9 @@ class QueueState:
     # -------------------------------------------------------------------------------------------------- looking up
 
     def find(self, job_id: int) -> Place | None:
-        """As `Backlog.locate`; None also for one whose segment is damaged: it is blocked there, and blocks no other.
-
-        Raises:
-            NeedsObjectsError: its segment is not in memory.
-        """
-        try:
-            return self.backlog.locate(job_id)
-        except Corrupt:
-            return None
+        """As `Backlog.locate`, for one job."""
+        [place] = self.backlog.locate([job_id])
+        return place
 
     def places(self, runs: Iterable[SlotRun]) -> list[Place]:
         """The jobs of some runs; those in damaged segments are left out, since nobody can say what they are.

@@ -231,7 +231,7 @@ def stall(bed: Bed, ms: int) -> None:
 
 
 def charged(bed: Bed, job_id: int) -> int:
-    place = bed.loop.machine.state.backlog.locate(job_id)
+    place = bed.loop.machine.state.find(job_id)
     assert place is not None
     return place.job.attempts
 

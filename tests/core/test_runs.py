@@ -54,6 +54,29 @@ def test_cutting_takes_out_what_lies_between_and_nothing_else(
     assert runs.slots == len(members) - len(gone)
 
 
+@given(st.dictionaries(slots, kinds), st.lists(st.tuples(slots, st.integers(1, 2))))
+def test_removing_takes_out_one_slot_of_one_attempt_and_names_its_run(
+    members: dict[tuple[int, int], tuple[int, bool]], asked: list[tuple[tuple[int, int], int]]
+) -> None:
+    runs = _runs(members)
+    left = dict(members)
+
+    for address, attempt in asked + [(address, 1) for address in members]:
+        before = runs.find(*address)
+        removed = runs.remove(*address, attempt)
+        kind = left.get(address)
+        if kind is None or kind[0] != attempt:
+            assert removed is None
+            continue
+        assert removed == before
+        assert removed is not None
+        assert removed[2:] == left.pop(address)
+
+    assert _members(runs) == left
+    assert runs.slots == len(left)
+    assert not left or all(runs.of(object_) for object_ in runs.objects())
+
+
 @given(st.dictionaries(slots, kinds))
 def test_lines_on_disk_say_the_same_and_stay_within_their_bound(
     members: dict[tuple[int, int], tuple[int, bool]],

@@ -39,7 +39,7 @@ def main(target: Path) -> None:
 
 def summary(record: JobRecord) -> dict[str, Any]:
     """A record as one line; of its payload only what tells it from another."""
-    return {**msgspec.to_builtins(record), "payload": digest(record.payload)}
+    return {**msgspec.json.decode(msgspec.json.encode(record)), "payload": digest(record.payload)}
 
 
 def fill(broker: Broker) -> None:

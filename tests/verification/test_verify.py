@@ -79,7 +79,7 @@ def record(number: int) -> Record:
         payload=Raw(b"%d" % number),
         state="succeeded",
         attempts=1,
-        errors=[],
+        errors=(),
         result=None,
         pushed_at="",
         started_at=None,
