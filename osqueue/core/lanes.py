@@ -7,11 +7,14 @@
 
 Rules:
 * A claim takes from the lane with the highest priority, then the one whose head has the lowest id.
+* Jobs of spans and of the tail have never failed: one that has waits among the deferred or the dead.
 * A lane whose next segment is not in memory is passed over until it is; lanes do not wait for each other.
 """
 
 from __future__ import annotations
 
+from bisect import bisect_right
+from collections.abc import Iterable
 from heapq import heappop, heappush
 from itertools import islice
 from typing import NamedTuple
@@ -19,13 +22,14 @@ from typing import NamedTuple
 from osqueue.core.messages import Handout
 from osqueue.core.model import INLINE, Job, Span
 from osqueue.core.policy import is_last_attempt
-from osqueue.core.runs import Runs, SlotRun
+from osqueue.core.runs import Runs, SlotRun, to_runs
 from osqueue.core.segment import Segment
 from osqueue.core.settings import QueueSettings
 
 LaneKey = tuple[int, str]
 """Minus the priority, and the task: sorted, the first goes out first."""
 ENDLESS = 1 << 62
+_FIRST_ATTEMPT = 1
 
 
 class Taken:
@@ -45,26 +49,24 @@ class Taken:
     def full(self) -> bool:
         return self.room <= 0 or self.room_bytes <= 0
 
-    def hand_out(self, job: Job, *, alone: bool = False) -> None:
-        payload = job.payload_bytes()
-        attempt = job.attempts + 1
-        # The common case costs no call: this runs for every job.
-        has_more = job.max_attempts is None and attempt < self._max_attempts
-        last = not has_more and is_last_attempt(job, self._settings)
-        self.handouts.append(Handout(job.id, attempt, job.task, payload, job.pushed_ms, job.timeout_s, alone, last))
-        self.room -= 1
-        self.room_bytes -= len(payload)
-        self.payload_bytes += len(payload)
-
-    def add_inline(self, job_id: int, attempt: int) -> None:
-        """The address of an inline job; neighbours are one run, so that a lease of many is quickly written down."""
-        first = job_id
-        if self.runs:
-            object_, before, last, same, alone = self.runs[-1]
-            if object_ == INLINE and last == job_id - 1 and same == attempt and not alone:
-                self.runs.pop()
-                first = before
-        self.runs.append((INLINE, first, job_id, attempt, False))
+    def hand_out(self, jobs: Iterable[Job], *, alone: bool = False) -> int:
+        """Hand out jobs in this order until there is no room; returns how many."""
+        room, room_bytes = self.room, self.room_bytes
+        for job in jobs:
+            if room <= 0 or room_bytes <= 0:
+                break
+            payload = job.payload_bytes()
+            attempt = job.attempts + 1
+            # The common case costs no call: this runs for every job.
+            has_more = job.max_attempts is None and attempt < self._max_attempts
+            last = not has_more and is_last_attempt(job, self._settings)
+            self.handouts.append(Handout(job.id, attempt, job.task, payload, job.pushed_ms, job.timeout_s, alone, last))
+            room -= 1
+            room_bytes -= len(payload)
+        count = self.room - room
+        self.payload_bytes += self.room_bytes - room_bytes
+        self.room, self.room_bytes = room, room_bytes
+        return count
 
 
 class Head(NamedTuple):
@@ -144,9 +146,7 @@ class Lane:
             case "returned":
                 self._take_returned(taken)
             case "due":
-                job_id = heappop(self._due)
-                self.due_ids.remove(job_id)
-                self._take_inline(job_id, taken)
+                self._take_due(taken)
             case "span":
                 self._take_span(taken, min(below, self._next_due()))
             case _:
@@ -177,52 +177,47 @@ class Lane:
         object_ = self._returned_object()
         assert object_ is not None
         first, last, attempt, alone = self.returned.of(object_)[0]
-        slot = first
-        while slot <= last and not taken.full:
-            job = self._job(object_, slot, taken.wanted)
-            assert job is not None
-            taken.hand_out(job, alone=alone)
-            slot += 1
-        self.returned.cut(object_, first, slot - 1)
-        taken.runs.append((object_, first, slot - 1, attempt, alone))
+        jobs = self._inline if object_ == INLINE else self._segments[object_].loaded()
+        count = taken.hand_out((jobs[slot] for slot in range(first, last + 1)), alone=alone)
+        self.returned.cut(object_, first, first + count - 1)
+        taken.runs.append((object_, first, first + count - 1, attempt, alone))
         if object_ != INLINE:
-            self._segments[object_].leased += slot - first
+            self._segments[object_].leased += count
 
-    def _take_inline(self, job_id: int, taken: Taken) -> None:
+    def _take_due(self, taken: Taken) -> None:
+        job_id = heappop(self._due)
+        self.due_ids.remove(job_id)
         job = self._inline[job_id]
-        taken.hand_out(job)
-        taken.add_inline(job_id, job.attempts + 1)
+        taken.hand_out([job])
+        taken.runs.append((INLINE, job_id, job_id, job.attempts + 1, False))
 
     def _take_tail(self, taken: Taken, below: int) -> None:
-        for job_id in list(islice(self.tail, taken.room)):
-            if taken.full or job_id > below:
-                return
+        ids = list(islice(self.tail, taken.room))
+        del ids[bisect_right(ids, below) :]
+        del ids[taken.hand_out(map(self._inline.__getitem__, ids)) :]
+        for job_id in ids:
             del self.tail[job_id]
-            self._take_inline(job_id, taken)
+        # Neighbours are one run, so that a lease of many is quickly written down.
+        taken.runs.extend((INLINE, first, last, _FIRST_ATTEMPT, False) for first, last in to_runs(ids))
 
     def _take_span(self, taken: Taken, below: int) -> None:
         place = self._span()
         assert place is not None
         segment, span = place
         jobs = segment.loaded()
-        start = slot = span.first + span.taken
-        end = span.first + span.count
-        holes = [run for run in self._holes.of(segment.number) if run[0] >= slot]
-        next_hole = holes[0][0] if holes else end
-        while slot < end and not taken.full and jobs[slot].id <= below:
-            taken.hand_out(jobs[slot])
-            slot += 1
-            if slot == next_hole and slot < end:
-                self._take_run(segment, taken, start, slot - 1)
-                start = slot = holes.pop(0)[1] + 1
-                next_hole = holes[0][0] if holes else end
-        if slot > start:
-            self._take_run(segment, taken, start, slot - 1)
+        slot = span.first + span.taken
+        end = bisect_right(jobs, below, slot, span.first + span.count, key=lambda job: job.id)
+        holes = [run[:2] for run in self._holes.of(segment.number) if slot < run[0] < end]
+        for hole, last in [*holes, (end, end - 1)]:
+            count = taken.hand_out(jobs[slot : min(hole, slot + taken.room)])
+            if count:
+                taken.runs.append((segment.number, slot, slot + count - 1, _FIRST_ATTEMPT, False))
+            segment.leased += count
+            slot += count
+            if slot < hole:
+                break
+            slot = last + 1
         self.swallow(segment, span, slot)
-
-    def _take_run(self, segment: Segment, taken: Taken, first: int, last: int) -> None:
-        taken.runs.append((segment.number, first, last, segment.loaded()[first].attempts + 1, False))
-        segment.leased += last - first + 1
 
     def swallow(self, segment: Segment, span: Span, slot: int) -> None:
         """Move ``taken`` up to ``slot``, over the holes that follow; a span with nothing left goes."""
