@@ -143,7 +143,7 @@ class Backlog:
         self.inline.update(by_id)
         self.tail.update(dict.fromkeys(by_id))
         self.dirty.add("tail")
-        self.tail_bytes += sum(map(_size, jobs))
+        self.tail_bytes += JOB_OVERHEAD * len(jobs) + sum(map(Job.payload_size, jobs))
         return by_id
 
     def defer(self, job: Job, now_ms: int) -> bool:
@@ -392,7 +392,7 @@ class Backlog:
         self._delayed.discard(job.id)
         if job.id in self.tail:
             del self.tail[job.id]
-            self.tail_bytes -= _size(job)
+            self.tail_bytes -= JOB_OVERHEAD + job.payload_size()
             self.dirty.add("tail")
             return
         name = "deferred" if job.id in self.deferred else "dead"
@@ -424,7 +424,3 @@ class Backlog:
         self.holes.pop_object(segment.number)
         self.loaded.forget(segment)
         self.trash.append(segment.key)
-
-
-def _size(job: Job) -> int:
-    return JOB_OVERHEAD + job.payload_size()

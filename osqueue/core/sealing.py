@@ -11,8 +11,10 @@ Rules:
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Callable, Iterator
-from itertools import chain
+from itertools import accumulate, chain, groupby
+from operator import attrgetter
 
 from osqueue.core import codec
 from osqueue.core.backlog import Backlog, Place
@@ -106,8 +108,8 @@ class Sealing:
 def _by_lane(jobs: list[Job], held: dict[int, Address]) -> dict[LaneKey, list[Job]]:
     """Jobs by lane, highest priority first; in each those that somebody holds, then the waiting, both by id."""
     lanes: dict[LaneKey, list[Job]] = {}
-    for job in jobs:
-        lanes.setdefault((-job.priority, job.task), []).append(job)
+    for (priority, task), neighbours in groupby(jobs, key=attrgetter("priority", "task")):
+        lanes.setdefault((-priority, task), []).extend(neighbours)
     if held:
         for members in lanes.values():
             members.sort(key=lambda job: job.id not in held)
@@ -125,17 +127,13 @@ def _spans(lanes: dict[LaneKey, list[Job]], held: dict[int, Address]) -> list[Sp
 
 
 def _parts(jobs: list[Job]) -> Iterator[list[Job]]:
-    part: list[Job] = []
-    size = 0
-    for job in jobs:
-        job_bytes = job.payload_size()
-        if part and (len(part) == MAX_JOBS or size + job_bytes > MAX_BYTES):
-            yield part
-            part, size = [], 0
-        part.append(job)
-        size += job_bytes
-    if part:
-        yield part
+    sizes = list(accumulate(map(Job.payload_size, jobs)))
+    start = 0
+    while start < len(jobs):
+        most = sizes[start - 1] + MAX_BYTES if start else MAX_BYTES
+        end = max(start + 1, bisect_right(sizes, most, start, min(start + MAX_JOBS, len(jobs))))
+        yield jobs[start:end]
+        start = end
 
 
 # ------------------------------------------------------------------------------------------------- what to write anew
