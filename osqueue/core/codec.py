@@ -18,7 +18,7 @@ import msgspec
 from msgspec import UNSET, Raw
 
 from osqueue.core.messages import JobRecord
-from osqueue.core.model import FORMAT, Frame, Job, Record, Root, SegmentFile
+from osqueue.core.model import FORMAT, Frame, Job, Record, Root, SegmentHead
 from osqueue.errors import Corrupt
 
 MAX_DEPTH = 64
@@ -28,7 +28,7 @@ _TRAILER = len(_DIGEST_FIELD) + _DIGEST_CHARS + len(b'"}\n')
 
 json_encoder = msgspec.json.Encoder()
 _root_decoder = msgspec.json.Decoder(Root)
-_segment_decoder = msgspec.json.Decoder(SegmentFile)
+_job_decoder = msgspec.json.Decoder(Job)
 _record_decoder = msgspec.json.Decoder(Record)
 _raws_decoder = msgspec.json.Decoder(list[Raw])
 _format_decoder = msgspec.json.Decoder(msgspec.defstruct("_Format", [("format", int)]))
@@ -160,9 +160,8 @@ def check_digest(data: bytes, expected: str, *, key: str) -> None:
 
 
 def encode_segment(number: int, epoch: int, jobs: list[Job]) -> bytes:
-    """A segment's bytes, one job a line."""
-    head = b'{"format":%d,"number":%d,"epoch":%d,"jobs":[\n' % (FORMAT, number, epoch)
-    return head + b",\n".join(map(json_encoder.encode, jobs)) + b"\n]}\n"
+    """A segment's bytes: its head, then one job a line."""
+    return json_encoder.encode(SegmentHead(FORMAT, number, epoch)) + b"\n" + json_encoder.encode_lines(jobs)
 
 
 def decode_segment(data: bytes, *, expected_digest: str, key: str) -> list[Job]:
@@ -172,9 +171,10 @@ def decode_segment(data: bytes, *, expected_digest: str, key: str) -> list[Job]:
         Corrupt: the digest or the format does not match.
     """
     check_digest(data, expected_digest, key=key)
-    _check_format(data, key)
+    head, _, jobs = data.partition(b"\n")
+    _check_format(head, key)
     try:
-        return _segment_decoder.decode(data).jobs
+        return _job_decoder.decode_lines(jobs)
     except msgspec.DecodeError as error:
         raise _corrupt(key, str(error)) from None
 

@@ -1,6 +1,6 @@
 """What stands on disk, as structs: the root, segments, and the lines of the archive.
 
-    queue.json (root) ──names──▶ segments/<number>-<epoch>.json      waiting jobs, immutable
+    queue.json (root) ──names──▶ segments/<number>-<epoch>.jsonl     waiting jobs, immutable
            │                     archive/<hour>/<number>-<epoch>.…   finished jobs, immutable, found by name
            └─ inline: tail, deferred, dead, leases, sessions, finished
 
@@ -73,13 +73,12 @@ class SegmentLine(Struct, array_like=True):
     spans: list[Span]
 
 
-class SegmentFile(Struct):
-    """A segment's own bytes. Jobs stand by lane, then in the order in which they are handed out."""
+class SegmentHead(Struct):
+    """A segment's first line. Its jobs follow, one a line, by lane, then in the order in which they are handed out."""
 
     format: int
     number: int
     epoch: int
-    jobs: list[Job]
 
 
 class Takeover(Struct, array_like=True, frozen=True):

@@ -17,7 +17,7 @@ from osqueue.core.model import Frame
 
 TAKEOVERS = 256
 _DIGITS = 12
-_SEGMENT = re.compile(r"^segments/(\d+)-(\d+)\.json$")
+_SEGMENT = re.compile(r"^segments/(\d+)-(\d+)\.jsonl$")
 _ARCHIVE = re.compile(r"^archive/(\d{4}-\d\d-\d\dT\d\d)/(\d+)-(\d+)\.(\d+)-(\d+)\.([0-9a-f]+)\.jsonl$")
 
 
@@ -33,7 +33,7 @@ class ObjectName(NamedTuple):
 
 
 def segment_key(number: int, epoch: int) -> str:
-    return f"segments/{number:0{_DIGITS}d}-{epoch:06d}.json"
+    return f"segments/{number:0{_DIGITS}d}-{epoch:06d}.jsonl"
 
 
 def archive_key(name: ObjectName) -> str:

@@ -67,12 +67,12 @@ class Swept:
 def test_one_key_that_cannot_be_deleted_keeps_none_of_the_others():
     async def main() -> None:
         swept = Swept()
-        swept.storage.refused = {"segments/1-1.json"}
+        swept.storage.refused = {"segments/1-1.jsonl"}
 
-        swept.drop("segments/1-1.json", "segments/2-1.json")
+        swept.drop("segments/1-1.jsonl", "segments/2-1.jsonl")
         await swept.settle()
 
-        assert swept.trash == ["segments/1-1.json"]
+        assert swept.trash == ["segments/1-1.jsonl"]
 
     asyncio.run(main())
 
@@ -80,12 +80,12 @@ def test_one_key_that_cannot_be_deleted_keeps_none_of_the_others():
 def test_what_could_not_be_deleted_is_tried_again_with_the_next_deletion():
     async def main() -> None:
         swept = Swept()
-        swept.storage.refused = {"segments/1-1.json"}
-        swept.drop("segments/1-1.json")
+        swept.storage.refused = {"segments/1-1.jsonl"}
+        swept.drop("segments/1-1.jsonl")
         await swept.settle()
         swept.storage.refused = set()
 
-        swept.drop("segments/2-1.json")
+        swept.drop("segments/2-1.jsonl")
         await swept.settle()
 
         assert swept.trash == []
@@ -96,14 +96,14 @@ def test_what_could_not_be_deleted_is_tried_again_with_the_next_deletion():
 def test_much_that_cannot_be_deleted_is_tried_again_a_part_at_a_time():
     async def main() -> None:
         swept = Swept()
-        keys = [f"segments/{number}-1.json" for number in range(1, 3 * AT_ONCE + 1)]
+        keys = [f"segments/{number}-1.jsonl" for number in range(1, 3 * AT_ONCE + 1)]
         swept.storage.refused = set(keys)
         swept.drop(*keys)
         await swept.settle()
         swept.storage.tried.clear()
 
         for number in range(3):
-            swept.drop(f"segments/{1000 + number}-1.json")
+            swept.drop(f"segments/{1000 + number}-1.jsonl")
             await swept.settle()
 
         assert len(swept.storage.tried) == 3 + 3 * AT_ONCE

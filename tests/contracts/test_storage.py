@@ -284,7 +284,7 @@ def test_an_empty_storage_becomes_a_queue_by_root_and_marker(storage: Storage) -
     assert find_queue(storage) is Standing.QUEUE
 
 
-@pytest.mark.parametrize("left", [MARKER_KEY, "segments/1-1.json", "archive/2026-01-01T10/1-1.1-2.ab.jsonl"])
+@pytest.mark.parametrize("left", [MARKER_KEY, "segments/1-1.jsonl", "archive/2026-01-01T10/1-1.1-2.ab.jsonl"])
 def test_parts_of_a_queue_without_a_root_are_damage_and_not_a_new_queue(storage: Storage, left: str) -> None:
     storage.create(left, b"{}")
 

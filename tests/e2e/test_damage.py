@@ -24,7 +24,7 @@ def damaged(tmp_path: Path) -> Path:
     with Broker.open(path) as broker:
         broker.push_many([b"1"] * JOBS)
         broker.push(b"2", task="other")
-    for segment in path.glob("segments/*.json"):
+    for segment in path.glob("segments/*.jsonl"):
         segment.write_bytes(segment.read_bytes()[:-5])
     return path
 
@@ -58,7 +58,7 @@ def test_everything_runs_once_the_file_has_been_put_back(tmp_path: Path) -> None
     path = tmp_path / "jobs"
     with Broker.open(path) as broker:
         broker.push_many([b"1"] * JOBS)
-    whole = {segment: segment.read_bytes() for segment in path.glob("segments/*.json")}
+    whole = {segment: segment.read_bytes() for segment in path.glob("segments/*.jsonl")}
     for segment in whole:
         segment.unlink()
     with pytest.raises(Corrupt), LocalPool(handlers.double, workers=1, path=path):
@@ -85,7 +85,7 @@ def test_futures_of_jobs_in_a_segment_that_was_damaged_meanwhile_say_so(tmp_path
     futures = [pool.submit({"started": str(started), "go": str(go)}) for _ in range(JOBS)]
     wait_for(started.exists)
     wait_for(lambda: futures[-1].job_id is not None)
-    segments = list(path.glob("segments/*.json"))
+    segments = list(path.glob("segments/*.jsonl"))
     for segment in segments:
         segment.write_bytes(b"")
     kill_broker(pool)

@@ -14,7 +14,7 @@ import pytest
 from osqueue import Broker, Corrupt
 from osqueue.core import codec
 from osqueue.core.messages import Holder, JobError
-from osqueue.core.model import FORMAT, Counts, Job, LeaseLine, Record, Root, SegmentFile
+from osqueue.core.model import FORMAT, Counts, Job, LeaseLine, Record, Root, SegmentHead
 from osqueue.storage import ROOT_KEY, open_reader
 from osqueue.verify import verify
 from tests.format.make_golden import EXPECTED, summary
@@ -90,7 +90,7 @@ def test_another_format_number_is_refused_by_name(queue: Path, number: int) -> N
         Broker.open(queue)
 
 
-@pytest.mark.parametrize("struct", [Root, SegmentFile, Job, LeaseLine, Holder, Counts, Record, JobError])
+@pytest.mark.parametrize("struct", [Root, SegmentHead, Job, LeaseLine, Holder, Counts, Record, JobError])
 def test_every_field_on_disk_is_described(struct: type[msgspec.Struct]) -> None:
     described = set(re.findall(r"`(\w+)`", PAGE.read_text()))
 
