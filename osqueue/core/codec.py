@@ -22,6 +22,8 @@ from osqueue.core.model import FORMAT, Frame, Job, Record, Root, SegmentHead
 from osqueue.errors import Corrupt
 
 MAX_DEPTH = 64
+LAST_MS = 253_402_300_799_999
+"""The last millisecond of the year 9999: later ones have no date."""
 _DIGEST_FIELD = b',"digest":"'
 _DIGEST_CHARS = 32
 _TRAILER = len(_DIGEST_FIELD) + _DIGEST_CHARS + len(b'"}\n')
@@ -174,9 +176,12 @@ def decode_segment(data: bytes, *, expected_digest: str, key: str) -> list[Job]:
     head, _, jobs = data.partition(b"\n")
     _check_format(head, key)
     try:
-        return _job_decoder.decode_lines(jobs)
+        decoded = _job_decoder.decode_lines(jobs)
     except msgspec.DecodeError as error:
         raise _corrupt(key, str(error)) from None
+    if not decoded:
+        raise _corrupt(key, "it holds no job")
+    return decoded
 
 
 def encode_record(record: Record) -> bytes:

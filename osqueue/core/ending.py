@@ -56,7 +56,8 @@ class LeaseEndings:
         """
         state = self._state
         for place in self._who_pays(lease, charged, marks=marks):
-            lease.release(place, place.job.attempts + 1)
+            released = lease.release(place, place.job.attempts + 1)
+            assert released is not None, "the lease holds whom it charges"
             error = JobError("HostLost", "the job's holder was lost while it ran the job")
             outcome = Outcome(place.job.id, place.job.attempts + 1, "failed", error=error, worker=lease.worker)
             state.charge(place, outcome, now_ms=now_ms, seed=self._seed)

@@ -40,7 +40,7 @@ class Finished:
         return archive_key(ObjectName(number, epoch, hour, min(lines), max(lines), codec.digest(data))), data
 
     def _take(self) -> dict[int, bytes]:
-        """The lines of one object."""
+        """Take out the lines of one object."""
         taken = self._lines
         if self.size <= OBJECT_BYTES:
             self._lines = {}
@@ -51,9 +51,9 @@ class Finished:
                 break
             size += len(line) + 1
             count += 1
-        lines = iter(taken.items())
-        first = dict(islice(lines, count))
-        self._lines = dict(lines)
+        rest = iter(taken.items())
+        first = dict(islice(rest, count))
+        self._lines = dict(rest)
         return first
 
     def __len__(self) -> int:

@@ -7,7 +7,7 @@
 
 Rules:
 * A claim takes from the lane with the highest priority, then the one whose head has the lowest id.
-* Jobs of spans and of the tail have never failed: one that has waits among the deferred or the dead.
+* Jobs of spans and of the tail have never failed: one that has is among the deferred or the dead.
 * A lane whose next segment is not in memory is passed over until it is; lanes do not wait for each other.
 """
 

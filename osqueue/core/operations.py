@@ -14,6 +14,7 @@ from msgspec import UNSET, Raw, structs
 from osqueue.core import codec, policy
 from osqueue.core.backlog import Place
 from osqueue.core.messages import (
+    MAX_DELAY_S,
     MAX_IDS,
     AnswerBody,
     Cancel,
@@ -35,7 +36,6 @@ from osqueue.core.state import QueueState
 
 MAX_TASK_BYTES = 64
 MAX_PRIORITY = 1000
-MAX_DELAY_S = 100 * 366 * 86_400
 
 
 class Operations:
@@ -133,6 +133,8 @@ class Operations:
         lease = self._state.leases.get(report.lease)
         if lease is None or lease.session != session:
             return Reported(to_runs(sorted(outcome.id for outcome in report.outcomes)))
+        if wrong := [outcome.id for outcome in report.outcomes if not _is_sayable(outcome)]:
+            return Refused("rejected", f"an outcome's times or delay are out of range id={wrong[0]}")
         places = self._state.backlog.locate([outcome.id for outcome in report.outcomes])
         clean = codec.clean([o.result if o.verdict == "succeeded" else b"0" for o in report.outcomes])
         lost = []
@@ -189,7 +191,8 @@ class Operations:
                 state.counts.move(place.job.task, source, "cancelled")
                 state.finish(place.job, "cancelled", now_ms=now_ms)
             elif cancel.running and (lease := state.lease_of(place)) is not None:
-                lease.release(place, place.job.attempts + 1)
+                released = lease.release(place, place.job.attempts + 1)
+                assert released is not None, "the lease that holds it lets it go"
                 notices.setdefault(lease.session, []).append(job_id)
                 self._end(place, None, now_ms)
                 if not lease.standing and not lease.runs:
@@ -241,3 +244,11 @@ class Operations:
 
     def _unknown(self, ids: Iterable[int]) -> list[int]:
         return sorted({job_id for job_id in ids if not 0 < job_id < self._state.frame.next_id})
+
+
+def _is_sayable(outcome: Outcome) -> bool:
+    """Whether its times can be written as dates and its delay is one; what follows may then not fail half-way."""
+    delay_s = outcome.retry_delay_s
+    if delay_s is not None and not 0 <= delay_s <= MAX_DELAY_S:
+        return False
+    return 0 <= outcome.started_ms <= codec.LAST_MS and 0 <= outcome.finished_ms <= codec.LAST_MS

@@ -12,13 +12,12 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-import math
 from collections.abc import Callable, Coroutine
 from typing import Any
 
 from msgspec import Struct
 
-from osqueue.core.messages import Handout, JobError, Outcome, Verdict
+from osqueue.core.messages import MAX_DELAY_S, Handout, JobError, Outcome, Verdict
 from osqueue.errors import Discard, InvalidPayload, PayloadTooLarge, Retry
 from osqueue.values import Values
 from osqueue.worker.failure import describe
@@ -77,7 +76,8 @@ class Task:
         delay_s = error.delay
         if delay_s is None or _is_delay(delay_s):
             return failure(job, error, "failed", retry_delay_s=None if delay_s is None else float(delay_s))
-        wrong = ValueError(f"Retry(delay=...) is a number of seconds, not negative, got {delay_s!r}")
+        limits = f"Retry(delay=...) is a number of seconds between 0 and {MAX_DELAY_S}"
+        wrong = ValueError(f"{limits}, got {delay_s!r}")
         return failure(job, wrong, "failed")
 
     def _too_large(self, size: int) -> PayloadTooLarge:
@@ -111,4 +111,4 @@ def failure(job: Handout, error: BaseException, verdict: Verdict, *, retry_delay
 
 
 def _is_delay(delay_s: object) -> bool:
-    return isinstance(delay_s, int | float) and math.isfinite(delay_s) and delay_s >= 0
+    return isinstance(delay_s, int | float) and 0 <= delay_s <= MAX_DELAY_S

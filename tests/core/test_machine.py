@@ -24,6 +24,7 @@ from osqueue.core.messages import (
     Numbered,
     Outcome,
     Push,
+    Refused,
     Reply,
     SayAgain,
     WaitIdle,
@@ -389,6 +390,45 @@ def test_where_nothing_is_known_nobody_pays_the_first_time(queue: Queue) -> None
 
     assert [(job.attempt, job.alone) for job in again] == [(1, True), (1, True)]
     assert [worker.get(job_id).attempts for job_id in (1, 2)] == [1, 1]
+
+
+def test_a_marked_job_that_is_returned_stays_marked(queue: Queue) -> None:
+    worker = queue.session("w")
+    worker.push(b"1")
+    worker.claim(standing=True)
+    queue.machine.end_lease(worker.lease, [], queue.now_ms, marks=True)
+    [job] = worker.claim(standing=True)
+
+    worker.report(Outcome(job.id, job.attempt, "returned"))
+
+    [again] = queue.session("v").claim(standing=True)
+    assert (job.alone, again.alone, again.attempt) == (True, True, 1)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"retry_delay_s": 1e13},
+        {"retry_delay_s": -1.0},
+        {"retry_delay_s": float("nan")},
+        {"started_ms": -1},
+        {"started_ms": 10**17},
+        {"finished_ms": 10**17},
+    ],
+)
+def test_a_report_with_times_that_have_no_date_is_refused_whole(queue: Queue, fields: dict[str, Any]) -> None:
+    session = queue.session()
+    session.push(b"1", b"2")
+    jobs = session.claim(2, standing=True)
+    bad = Outcome(jobs[1].id, jobs[1].attempt, "failed", error=JobError("E"), **fields)
+    before = queue.root_values(without_sections=("sessions",))
+
+    refused = session.report(Outcome(jobs[0].id, jobs[0].attempt, "succeeded", 1, 2), bad)
+
+    assert isinstance(refused, Refused)
+    assert (refused.code, "id=2" in refused.message) == ("rejected", True)
+    assert queue.root_values(without_sections=("sessions",)) == before
+    assert [session.complete(job) for job in jobs] == [[], []]
 
 
 def test_goodbye_gives_back_what_a_standing_lease_holds(queue: Queue) -> None:

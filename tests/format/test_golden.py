@@ -90,6 +90,21 @@ def test_another_format_number_is_refused_by_name(queue: Path, number: int) -> N
         Broker.open(queue)
 
 
+def test_a_segment_of_another_format_is_refused_by_name() -> None:
+    [segment] = GOLDEN.glob("segments/*")
+    data = segment.read_bytes().replace(b'"format":1', b'"format":2', 1)
+
+    with pytest.raises(Corrupt, match="its format is 2"):
+        codec.decode_segment(data, expected_digest=codec.digest(data), key="segments/x")
+
+
+def test_a_segment_without_jobs_is_damaged() -> None:
+    data = b'{"format":1,"number":1,"epoch":1}\n'
+
+    with pytest.raises(Corrupt, match="no job"):
+        codec.decode_segment(data, expected_digest=codec.digest(data), key="segments/x")
+
+
 @pytest.mark.parametrize("struct", [Root, SegmentHead, Job, LeaseLine, Holder, Counts, Record, JobError])
 def test_every_field_on_disk_is_described(struct: type[msgspec.Struct]) -> None:
     described = set(re.findall(r"`(\w+)`", PAGE.read_text()))
