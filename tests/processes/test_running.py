@@ -126,11 +126,11 @@ async def test_sys_exit_in_a_handler_fails_the_attempt_and_the_worker_lives_on(t
 @in_loop
 async def test_retry_fails_the_attempt_with_its_delay(tmp_path):
     async with Yard(handlers.again, tmp_path) as yard:
-        outcomes = await yard.outcomes(*yard.push(2.5, None, -1))
+        outcomes = await yard.outcomes(*yard.push(2.5, None, -1, 1e13))
 
-    assert [outcome.verdict for outcome in outcomes] == ["failed"] * 3
-    assert [outcome.retry_delay_s for outcome in outcomes] == [2.5, None, None]
-    assert [outcome.error.error_type for outcome in outcomes] == ["Retry", "Retry", "ValueError"]
+    assert [outcome.verdict for outcome in outcomes] == ["failed"] * 4
+    assert [outcome.retry_delay_s for outcome in outcomes] == [2.5, None, None, None]
+    assert [outcome.error.error_type for outcome in outcomes] == ["Retry", "Retry", "ValueError", "ValueError"]
 
 
 @in_loop
