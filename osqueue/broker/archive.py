@@ -79,7 +79,7 @@ class Archive:
         Raises:
             Corrupt: not even the objects' names can be read.
         """
-        oldest = codec.hour(history.since_ms)
+        oldest = codec.hour(min(max(history.since_ms, 0), codec.LAST_MS))
         keys = self._known(frame)
         for key in keys[bisect_right(keys, history.cursor) :]:
             if self._names[key].hour < oldest:
@@ -88,7 +88,7 @@ class Archive:
                 records = [codec.decode_record(line, key=key) for line in self._read(key).splitlines()]
             except Corrupt as error:
                 return Found([], error), key
-            return Found([r for r in records if clock.from_iso(r.finished_at or "") >= history.since_ms]), key
+            return Found(ended_since(records, history.since_ms)), key
         return Found([]), ""
 
     # ---------------------------------------------------------------------------------------------------------- private
@@ -129,3 +129,8 @@ class Archive:
             codec.check_digest(data, self._names[key].digest, key=key)
             self._recent = (key, data)
         return self._recent[1]
+
+
+def ended_since(records: Iterable[JobRecord], since_ms: int) -> list[JobRecord]:
+    """Those that ended at or after a time."""
+    return [record for record in records if clock.from_iso(record.finished_at or "") >= since_ms]

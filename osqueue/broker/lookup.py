@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from osqueue.broker.archive import Archive, Found
+from osqueue.broker.archive import Archive, Found, ended_since
 from osqueue.broker.effects import Lookup, Send
 from osqueue.core.messages import (
     Finished,
@@ -62,7 +62,8 @@ def _page(archive: Archive, frame: Frame, history: History, inline: Sequence[Job
     except Corrupt as error:
         return refused_as_corrupt(error)
     damage = None if found.damage is None else refused_as_corrupt(found.damage)
-    return Page(found.records if cursor else [*found.records, *inline], cursor, damage)
+    last = [] if cursor else ended_since(inline, history.since_ms)
+    return Page([*found.records, *last], cursor, damage)
 
 
 def _ends(lookup: Lookup, ids: list[int], found: Found) -> list[Send]:

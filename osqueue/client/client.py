@@ -269,7 +269,7 @@ class Client:
         Raises:
             JobNotFound: no job has this id.
         """
-        return Changes(self._face, Cancel([job_id]), bool).result()
+        return Changes(self._face, Cancel([whole("job_id", job_id, least=0, most=2**63 - 1)]), bool).result()
 
     def requeue(self, ids: int | Iterable[int]) -> list[int]:
         """Run dead jobs again, with ``max_attempts`` more; their errors are kept.
@@ -329,7 +329,7 @@ class Client:
 
     def history(self, since_ms: int = 0) -> Iterator[JobRecord]:
         """Finished jobs that ended at or after a time, in milliseconds since 1970."""
-        return self._face.pages(History(since_ms))
+        return self._face.pages(History(whole("since_ms", since_ms, least=-(2**63), most=2**63 - 1)))
 
     def wait_idle(self, tasks: Sequence[str] = ("default",), timeout: float | None = None) -> Stats:
         """Wait until no job of these tasks is ready, delayed or running.

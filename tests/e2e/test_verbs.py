@@ -322,3 +322,26 @@ def test_a_thousand_dead_jobs_are_requeued_and_discarded_in_one_call(tmp_path):
 
         stats = queue.stats()
         assert (stats.ready, stats.dead) == (500, 0)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "error"),
+    [(1.5, TypeError), ("1", TypeError), (None, TypeError), (True, TypeError), (-1, ValueError), (2**70, ValueError)],
+)
+def test_what_is_no_id_is_refused_at_once_by_every_verb_that_takes_one(queue, wrong, error):
+    for verb in (queue.cancel, queue.get, queue.requeue, queue.discard):
+        with pytest.raises(error):
+            verb([wrong] if verb in (queue.requeue, queue.discard) else wrong)
+
+    assert queue.push(b"1") == 1
+
+
+@pytest.mark.parametrize(("since_ms", "found"), [(-(10**17), 1), (-1, 1), (0, 1), (10**17, 0)])
+def test_history_since_a_time_that_has_no_date(queue, since_ms, found):
+    queue.push(b"1")
+    queue.complete(queue.claim())
+
+    assert len(list(queue.history(since_ms))) == found
+    with pytest.raises(TypeError, match="since_ms is a whole number"):
+        queue.history(1.5)
+    assert queue.stats().succeeded == 1
