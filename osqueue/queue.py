@@ -23,6 +23,7 @@ class Verbs(Protocol):
         task: str = ...,
         delay: float = ...,
         priority: int = ...,
+        key: str | None = ...,
         timeout: float | None = ...,
         max_attempts: int | None = ...,
     ) -> int: ...
@@ -72,6 +73,7 @@ class Queue(Generic[T]):
         *,
         delay: float = 0,
         priority: int = 0,
+        key: str | None = None,
         timeout: float | None = None,
         max_attempts: int | None = None,
     ) -> int:
@@ -85,6 +87,7 @@ class Queue(Generic[T]):
             task=self._task,
             delay=delay,
             priority=priority,
+            key=key,
             timeout=timeout,
             max_attempts=max_attempts,
         )

@@ -15,6 +15,7 @@ from msgspec import Struct
 from osqueue.core.settings import KIB, MIB, QueueSettings
 
 TASK_BYTES = 64
+KEY_BYTES = 256
 PRIORITIES = range(-1000, 1001)
 MAX_PAYLOAD_BYTES = 32 * MIB
 _MAX_DURATION_S = 100 * 366 * 86400.0
@@ -26,6 +27,7 @@ class PushOptions(Struct, frozen=True, kw_only=True):
     task: str = "default"
     delay_s: float = 0.0
     priority: int = 0
+    key: str = ""
     timeout_s: float | None = None
     max_attempts: int | None = None
 
@@ -43,6 +45,7 @@ def push_options(
     task: str = "default",
     delay: float = 0,
     priority: int = 0,
+    key: str | None = None,
     timeout: float | None = None,
     max_attempts: int | None = None,
 ) -> PushOptions:
@@ -55,6 +58,7 @@ def push_options(
         task=task_name(task),
         delay_s=duration("delay", delay, least=0),
         priority=whole("priority", priority, least=PRIORITIES[0], most=PRIORITIES[-1]),
+        key="" if key is None else short_text("key", key, KEY_BYTES),
         timeout_s=None if timeout is None else duration("timeout", timeout),
         max_attempts=None if max_attempts is None else whole("max_attempts", max_attempts, least=1),
     )
@@ -131,15 +135,24 @@ def task_name(task: object) -> str:
     Raises:
         TypeError, ValueError: it is no text of 1 to 64 bytes.
     """
-    if not isinstance(task, str):
-        raise TypeError(f"task is the name of a task, not {_kind(task)}")
+    return short_text("task", task, TASK_BYTES)
+
+
+def short_text(name: str, value: object, most_bytes: int) -> str:
+    """Some text of at least one byte.
+
+    Raises:
+        TypeError, ValueError: no text, none at all, too much, or not Unicode.
+    """
+    if not isinstance(value, str):
+        raise TypeError(f"{name} is text, not {_kind(value)}")
     try:
-        size = len(task.encode())
+        size = len(value.encode())
     except UnicodeEncodeError:
-        raise ValueError(f"task holds a lone surrogate task={task!r}") from None
-    if not 1 <= size <= TASK_BYTES:
-        raise ValueError(f"task is a name of 1 to {TASK_BYTES} bytes task={task!r}")
-    return task
+        raise ValueError(f"{name} holds a lone surrogate {name}={value!r}") from None
+    if not 1 <= size <= most_bytes:
+        raise ValueError(f"{name} is text of 1 to {most_bytes} bytes {name}={value!r}")
+    return value
 
 
 def duration(name: str, value: object, *, least: float | None = None) -> float:

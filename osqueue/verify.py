@@ -92,6 +92,7 @@ class _Verification:
                 self._add(_name_of(error), ROOT_KEY, str(error))
                 return None
             self._check_segments(root)
+            self._check_keys(root)
             if not self.findings.problems or self._stands(version):
                 break
         self._check_inline(root)
@@ -117,8 +118,20 @@ class _Verification:
                 continue
             live = [ids[slot] for slot in _live_slots(line, held, holes)]
             self._mark(live, key)
-            self.findings.waiting += len(live)
+            if line.kind == "dead":
+                self.findings.dead += len(live)
+            else:
+                self.findings.waiting += len(live)
             self.findings.segments += 1
+
+    def _check_keys(self, root: Root) -> None:
+        for one in root.key_objects:
+            key = segment_key(one.number, one.epoch)
+            try:
+                data, _ = self._reader.read(key)
+                codec.decode_keys(data, expected_digest=one.digest, key=key)
+            except (NotFound, Corrupt) as error:
+                self._add(_name_of(error), key, str(error))
 
     def _segment_ids(self, line: SegmentLine, key: str) -> Sequence[int]:
         if key in self._sound:
@@ -135,14 +148,14 @@ class _Verification:
     def _check_inline(self, root: Root) -> None:
         self._mark((job.id for job in (*root.tail, *root.deferred, *root.dead)), ROOT_KEY)
         self.findings.waiting += len(root.tail) + len(root.deferred)
-        self.findings.dead = len(root.dead)
+        self.findings.dead += len(root.dead)
         self._check_records([bytes(line) for line in root.finished], ROOT_KEY)
 
     # ----------------------------------------------------------------------------------------------------- archive
 
     def check_archive(self, root: Root | None) -> None:
         """Check every object that no root has to name."""
-        named = {segment_key(line.number, line.epoch) for line in root.segments} | set(root.trash) if root else set()
+        named = _named(root) if root else set()
         for key in (*self._reader.list("segments/"), *self._reader.list("archive/")):
             name = parse(key)
             if name is None:
@@ -243,6 +256,12 @@ class _Verification:
 
     def _add(self, name: str, key: str, detail: str) -> None:
         self.findings.problems.append(Problem(name, key, detail))
+
+
+def _named(root: Root) -> set[str]:
+    """Keys of what the root names, or has dropped."""
+    segments = {segment_key(line.number, line.epoch) for line in root.segments}
+    return segments | {segment_key(one.number, one.epoch) for one in root.key_objects} | set(root.trash)
 
 
 def _name_of(error: NotFound | Corrupt) -> str:

@@ -168,6 +168,7 @@ def _fields(record: JobRecord) -> Iterator[tuple[str, str]]:
     yield "state", record.state
     yield "task", printable(record.task)
     yield "priority", str(record.priority or "")
+    yield "key", printable(record.key or "")
     yield "attempts", str(record.attempts)
     yield "payload", shown(record.payload)
     yield "result", shown(record.result)

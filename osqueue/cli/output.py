@@ -42,6 +42,7 @@ def record_document(record: JobRecord) -> dict[str, object]:
         "started_at": record.started_at,
         "finished_at": record.finished_at,
         "worker": record.worker,
+        **({} if record.key is None else {"key": record.key}),
     }
 
 

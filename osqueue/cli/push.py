@@ -28,6 +28,7 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--task", metavar="T", default="default", help="the handler's name (default: default)")
     parser.add_argument("--delay", metavar="S", type=seconds, default=0.0, help="seconds to wait before the first run")
     parser.add_argument("--priority", metavar="N", type=int, default=0, help="higher runs first, -1000 to 1000")
+    parser.add_argument("--key", metavar="K", help="push nothing while an unfinished job has this key; print its id")
     parser.add_argument("--timeout", metavar="S", type=seconds, help="seconds after which a run is killed")
     parser.add_argument("--max-attempts", metavar="N", type=count, help="runs before the job is dead")
     add_json(parser)
@@ -38,6 +39,8 @@ def _run(options: argparse.Namespace) -> int:
         raise UsageError("push takes either one JSON payload or --file")
     if options.payload is not None:
         return _push_one(options)
+    if options.key is not None:
+        raise UsageError("--key is for one payload, not for --file")
     with LineSource(options.file, lines=options.lines) as source, open_queue(options.target, create=True) as queue:
         with _naming_what_was_pushed(source):
             ids = _push(queue, source.encoded(), options)
@@ -51,8 +54,20 @@ def _push_one(options: argparse.Namespace) -> int:
     decode_json(options.payload)
     payload = msgspec.json.format(options.payload.encode(), indent=-1)
     with open_queue(options.target, create=True) as queue:
-        _print_ids(_push(queue, [payload], options), options)
+        _print_ids([_push_payload(queue, payload, options)], options)
     return exit_status.DONE
+
+
+def _push_payload(queue: Client, payload: bytes, options: argparse.Namespace) -> int:
+    return queue.push(
+        payload,
+        task=options.task,
+        delay=options.delay,
+        priority=options.priority,
+        key=options.key,
+        timeout=options.timeout,
+        max_attempts=options.max_attempts,
+    )
 
 
 def _push(queue: Client, payloads: Iterable[bytes], options: argparse.Namespace) -> Sequence[int]:

@@ -12,7 +12,7 @@ from msgspec import structs
 from osqueue.client.face import Face, itself
 from osqueue.client.runs import from_runs
 from osqueue.core.messages import MAX_IDS, Cancel, Changed, Discard, Requeue
-from osqueue.errors import JobNotFound, Unavailable
+from osqueue.errors import JobNotFound, Rejected, Unavailable
 
 R = TypeVar("R")
 Change = Cancel | Requeue | Discard
@@ -34,6 +34,7 @@ class Changes(Generic[R]):
         self._pick = pick
         self._changed: dict[int, None] = {}
         self._unknown: dict[int, None] = {}
+        self._held: list[tuple[int, int]] = []
 
     def result(self, begun: Callable[[], Changed] | None = None) -> R:
         """Do it.
@@ -43,6 +44,7 @@ class Changes(Generic[R]):
 
         Raises:
             JobNotFound: none of the ids is a job's.
+            Rejected: nothing changed, since other jobs have the keys of these.
             Unavailable: unknown what happened to one part; ``again()`` finds out, and goes on with the rest.
         """
         while begun is not None or self._rest:
@@ -56,8 +58,12 @@ class Changes(Generic[R]):
                 raise
             self._changed.update(dict.fromkeys(from_runs(answer.ids)))
             self._unknown.update(dict.fromkeys(answer.unknown))
+            self._held += answer.held
         if self._unknown and len(self._unknown) == len(self._asked):
             raise JobNotFound(f"no job has this id id={', '.join(map(str, [*self._unknown][:5]))}")
+        if self._held and not self._changed:
+            job_id, holder = self._held[0]
+            raise Rejected(f"the job's key belongs to another unfinished job by now id={job_id} holder={holder}")
         return self._pick([*self._changed])
 
 

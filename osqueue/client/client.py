@@ -99,6 +99,7 @@ class Client:
         task: str = "default",
         delay: float = 0,
         priority: int = 0,
+        key: str | None = None,
         timeout: float | None = None,
         max_attempts: int | None = None,
     ) -> int:
@@ -109,17 +110,21 @@ class Client:
             task: the name of its handler.
             delay: seconds before it may run.
             priority: from -1,000 to 1,000; higher ones first.
+            key: text of 1 to 256 bytes; while a job with this key is delayed, ready or running, its id is returned and
+                nothing is pushed, whatever the payload.
             timeout: seconds that an attempt may take.
             max_attempts: runs until it is dead; None for the queue's own.
 
         Returns:
-            The job's id.
+            The job's id, from 1, growing in push order.
 
         Raises:
             PayloadTooLarge, QueueFull: nothing was pushed.
             Unavailable: unknown whether it was pushed; ``error.again()`` repeats this very push.
         """
-        options = push_options(task=task, delay=delay, priority=priority, timeout=timeout, max_attempts=max_attempts)
+        options = push_options(
+            task=task, delay=delay, priority=priority, key=key, timeout=timeout, max_attempts=max_attempts
+        )
         data = self._face.check_size(payload)
         return self._face.operate(push_operation([data], options), Pushed, lambda pushed: pushed.ids[0][0])
 
@@ -279,6 +284,7 @@ class Client:
 
         Raises:
             JobNotFound: none of the ids is a job's.
+            Rejected: none could be requeued, since other unfinished jobs have their keys by now.
         """
         return Changes(self._face, Requeue(id_list(ids)), itself).result()
 
@@ -354,6 +360,7 @@ def push_operation(payloads: Sequence[bytes], options: PushOptions, *, watch: bo
         options.delay_s,
         options.timeout_s,
         options.max_attempts,
+        options.key,
         watch,
     )
 

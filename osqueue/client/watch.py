@@ -24,8 +24,9 @@ class Watch:
         return job_id in self._watched
 
     def add(self, job_id: int, on_end: OnEnd) -> None:
-        """Tell ``on_end`` once the job has ended, or its end can no longer be known."""
-        self._watched[job_id] = on_end
+        """Tell ``on_end`` once the job has ended, or its end can no longer be known, and whoever was added before."""
+        before = self._watched.get(job_id)
+        self._watched[job_id] = on_end if before is None else _both(before, on_end)
 
     def finished(self, records: Iterable[JobRecord]) -> None:
         """Take notices in."""
@@ -49,3 +50,13 @@ class Watch:
         on_end = self._watched.pop(job_id, None)
         if on_end is not None:
             on_end(end)
+
+
+def _both(first: OnEnd, second: OnEnd) -> OnEnd:
+    """Two who wait for one job, since they pushed the same key."""
+
+    def tell(end: JobRecord | Exception) -> None:
+        first(end)
+        second(end)
+
+    return tell

@@ -2,41 +2,32 @@
 
     push ──▶ tail ──seal──▶ segments ──┐
     push(delay), failed ──▶ deferred ──┼──take──▶ (a lease) ──▶ remove / give back
-                            dead       ┘
+                            dead       ┘   deferred and dead are inline until they are too many, then in segments too
 
 Rules:
 * A job is in one place: the inline tail, deferred or dead jobs, or a slot of one segment.
-* A segment lives while a slot of it waits or is leased; then its key is trash.
+* A segment lives while a slot of it waits, is leased or dead; then its key is trash.
 * What can be refused or is not in memory is found out before anything changes.
 """
 
 from __future__ import annotations
 
-from bisect import bisect_right, insort
+from bisect import insort
 from collections import Counter
-from collections.abc import Iterable, Iterator
-from heapq import heappop, heappush
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import groupby
 
-from msgspec import Struct
-
-from osqueue.core.lanes import ENDLESS, Head, Lane, LaneKey, Taken
+from osqueue.core.deferred import Deferred
+from osqueue.core.lanes import ENDLESS, Head, Lane, LaneKey, Taken, swallow
+from osqueue.core.locator import Locator, Place
 from osqueue.core.model import INLINE, Job, Root
 from osqueue.core.runs import Runs, SlotRun, expand
-from osqueue.core.segment import LoadedSegments, NeedsObjectsError, Segment
-from osqueue.errors import Corrupt
+from osqueue.core.segment import LoadedSegments, Segment
 
 MAX_LANES = 256
 JOB_OVERHEAD = 80
 """Bytes that a job takes in the root beside its payload, roughly."""
-
-
-class Place(Struct, frozen=True, gc=False):
-    """A job that is not finished, and its address."""
-
-    object: int
-    slot: int
-    job: Job
+_ERROR_OVERHEAD = 120
 
 
 class Backlog:
@@ -45,21 +36,20 @@ class Backlog:
     def __init__(self, root: Root) -> None:
         self.inline: dict[int, Job] = {}
         self.tail: dict[int, None] = {}
-        self.deferred: dict[int, None] = {}
+        self.deferred = Deferred()
         self.dead: dict[int, None] = {}
         self.segments: dict[int, Segment] = {}
+        self.located = Locator(self.inline)
         self.holes = Runs()
         self.loaded = LoadedSegments()
         self.trash: list[str] = []
         self.dirty: set[str] = set()
-        self.tail_bytes = 0
+        self.inline_bytes = {"tail": 0, "deferred": 0, "dead": 0}
+        """How much each inline part takes in the root, roughly."""
         self.harmed = False
         """Whether a segment has been found damaged since the queue was opened."""
-        self._by_first_id: list[tuple[int, int]] = []
         self._lanes: dict[LaneKey, Lane] = {}
         self._order: list[LaneKey] = []
-        self._alarms: list[tuple[int, int]] = []
-        self._delayed: set[int] = set()
         self._open(root)
 
     # ------------------------------------------------------------------------------------------------------- opening
@@ -70,17 +60,16 @@ class Backlog:
         self._open_segments(root, leased)
         held = Runs(leased + returned)
         for job in root.dead:
-            self.inline[job.id] = job
-            self.dead[job.id] = None
+            self.bury(job)
         self._add_tail(root.tail)
         for job in root.tail:
             if not held.find(INLINE, job.id):
                 self.lane_of(job).tail[job.id] = None
         for job in root.deferred:
-            self.inline[job.id] = job
-            self.deferred[job.id] = None
-            if not held.find(INLINE, job.id):
-                self._schedule(job, root.now_ms)
+            if held.find(INLINE, job.id):
+                self._add_deferred(job, delayed=False)
+            else:
+                self.defer(job, root.now_ms)
         self._return(returned)
 
     def _open_segments(self, root: Root, leased: list[SlotRun]) -> None:
@@ -99,13 +88,16 @@ class Backlog:
         """Know a segment; `offer` puts its waiting jobs into their lanes."""
         self.dirty.add("segments")
         self.segments[segment.number] = segment
-        insort(self._by_first_id, (segment.line.first_id, segment.number))
+        self.located.add(segment)
+        if segment.line.kind == "deferred":
+            self.deferred.add_segment(segment)
 
     def offer(self, segment: Segment) -> None:
+        if segment.line.kind == "dead":
+            return
         for span in segment.line.spans:
             if span.taken < span.count:
-                lane = self.lane((-span.priority, span.task))
-                insort(lane.spans, (segment, span), key=lambda place: place[0].line.first_id)
+                self.lane((-span.priority, span.task)).offer(segment, span)
 
     # --------------------------------------------------------------------------------------------------------- lanes
 
@@ -143,45 +135,45 @@ class Backlog:
         self.inline.update(by_id)
         self.tail.update(dict.fromkeys(by_id))
         self.dirty.add("tail")
-        self.tail_bytes += JOB_OVERHEAD * len(jobs) + sum(map(Job.payload_size, jobs))
+        self.inline_bytes["tail"] += JOB_OVERHEAD * len(jobs) + sum(map(Job.payload_size, jobs))
         return by_id
 
     def defer(self, job: Job, now_ms: int) -> bool:
         """A job that waits until ``job.due_ms``; False if that is not in the future, so that it is ready."""
-        self.inline[job.id] = job
-        self.deferred[job.id] = None
-        self.dirty.add("deferred")
-        return self._schedule(job, now_ms)
-
-    def _schedule(self, job: Job, now_ms: int) -> bool:
-        if job.due_ms <= now_ms:
+        delayed = job.due_ms > now_ms
+        self._add_deferred(job, delayed=delayed)
+        if delayed:
+            self.lane_of(job).delayed += 1
+        else:
             self.lane_of(job).add_due(job.id)
-            return False
-        heappush(self._alarms, (job.due_ms, job.id))
-        self._delayed.add(job.id)
-        return True
+        return delayed
+
+    def _add_deferred(self, job: Job, *, delayed: bool) -> None:
+        self.inline[job.id] = job
+        self.deferred.add(job, delayed=delayed)
+        self._grew("deferred", job)
 
     def bury(self, job: Job) -> None:
         """A job whose attempts are used up."""
         self.inline[job.id] = job
         self.dead[job.id] = None
-        self.dirty.add("dead")
+        self._grew("dead", job)
 
-    def next_due_ms(self) -> int | None:
-        """When the next delayed job becomes ready."""
-        while self._alarms and self._alarms[0][1] not in self._delayed:
-            heappop(self._alarms)
-        return self._alarms[0][0] if self._alarms else None
+    def _grew(self, name: str, job: Job) -> None:
+        self.inline_bytes[name] += _weight(job)
+        self.dirty.add(name)
 
-    def wake(self, now_ms: int) -> list[Job]:
-        """Make ready what has become due."""
+    def wake(self, now_ms: int) -> list[tuple[str, int]]:
+        """Make ready what has become due; how many jobs of which task that is."""
         woken = []
-        while (due := self.next_due_ms()) is not None and due <= now_ms:
-            job = self.inline[heappop(self._alarms)[1]]
-            self._delayed.remove(job.id)
-            self.lane_of(job).add_due(job.id)
-            woken.append(job)
-        return woken
+        for job_id in self.deferred.wake_inline(now_ms):
+            lane = self.lane_of(self.inline[job_id])
+            lane.delayed -= 1
+            lane.add_due(job_id)
+            woken.append((lane.key[1], 1))
+        if spilled := self.deferred.wake_spilled(now_ms, self.holes):
+            self.dirty.add("segments")
+        return woken + spilled
 
     # ---------------------------------------------------------------------------------------------------- going out
 
@@ -193,14 +185,14 @@ class Backlog:
             if not heads:
                 return
             (head, lane), rest = heads[0], heads[1:]
-            if head.source == "span":
+            if head.source in ("span", "due span"):
                 self.dirty.update(("segments", "holes") if self.holes else ("segments",))
             lane.take(head.source, taken, rest[0][0].job_id if rest else ENDLESS)
 
     def _heads(self, lanes: list[Lane], taken: Taken) -> list[tuple[Head, Lane]]:
         """Heads of the highest priority that has any, lowest id first."""
         for _, group in groupby(lanes, key=lambda lane: lane.key[0]):
-            heads = [(head, lane) for lane in group if (head := lane.head(taken.wanted)) is not None]
+            heads = [(head, lane) for lane in group for head in lane.heads(taken.wanted)]
             if heads:
                 return sorted(heads, key=lambda pair: pair[0].job_id)
         return []
@@ -258,78 +250,61 @@ class Backlog:
         """Whether a job of these tasks could be handed out, at the latest when its object has been read."""
         wanted: set[str] = set()
         lanes = [lane for key, lane in self._lanes.items() if key[1] in tasks]
-        return any(lane.head(wanted) is not None for lane in lanes) or bool(wanted)
+        return any(lane.heads(wanted) for lane in lanes) or bool(wanted)
 
     def lanes(self) -> Iterable[Lane]:
         return self._lanes.values()
 
-    def in_order(self) -> Iterator[Segment]:
-        """Segments by first id."""
-        return (self.segments[number] for _, number in self._by_first_id)
-
-    def newest(self, count: int) -> list[Segment]:
-        """The last few segments, by first id."""
-        return [self.segments[number] for _, number in self._by_first_id[-count:]]
-
     # --------------------------------------------------------------------------------------------------- looking up
 
-    def locate(self, ids: Iterable[int]) -> list[Place | None]:
-        """Where jobs are that have not finished; it may also be slots that they left long ago.
+    def locate(self, ids: Sequence[int], holds: Callable[[int, int], object]) -> list[Place | None]:
+        """Where jobs are that have not finished; see `Locator.locate`.
 
-        None for a job that has ended, or whose segment is damaged: that blocks no other.
+        Args:
+            ids: the jobs.
+            holds: whether a lease that the caller asks for holds an address.
 
         Raises:
             NeedsObjectsError: with every key that is missing, not only the first.
         """
-        inline = self.inline
-        places: list[Place | None] = []
-        missing: set[str] = set()
-        segment: Segment | None = None
-        for job_id in ids:
-            if (job := inline.get(job_id)) is not None:
-                places.append(Place(INLINE, job_id, job))
-                continue
-            if segment is None or not segment.line.first_id <= job_id <= segment.line.last_id:
-                segment = self.segment_around(job_id)
-            if segment is None or segment.damaged:
-                places.append(None)
-            elif segment.jobs is None:
-                missing.add(segment.key)
-            else:
-                slot = segment.slot_of(job_id)
-                places.append(None if slot is None else Place(segment.number, slot, segment.jobs[slot]))
-        if missing:
-            raise NeedsObjectsError(missing)
-        return places
+        return self.located.locate(ids, lambda object_, slot: bool(holds(object_, slot)) or self.lives(object_, slot))
 
-    def segment_around(self, job_id: int) -> Segment | None:
-        """The only segment that may have this job."""
-        at = bisect_right(self._by_first_id, (job_id, 1 << 62)) - 1
-        segment = self.segments[self._by_first_id[at][1]] if at >= 0 else None
-        return segment if segment is not None and job_id <= segment.line.last_id else None
+    def lives(self, object_: int, slot: int) -> bool:
+        """Whether the job of a slot waits in it, was given back to it, or is dead in it."""
+        segment = self.segments[object_]
+        if segment.is_untaken(slot):
+            return not self.holes.find(object_, slot)
+        return self._returned_to(segment, slot) is not None
 
-    def damage(self, ids: Iterable[int]) -> dict[int, Corrupt]:
-        """Those of these jobs that may be in a damaged segment, so that it is not known whether they wait or run."""
-        around = {job_id: self.segment_around(job_id) for job_id in ids if job_id not in self.inline}
-        damages = {s.number: s.damage() for s in around.values() if s is not None and s.damaged}
-        return {job_id: damages[s.number] for job_id, s in around.items() if s is not None and s.number in damages}
+    def _returned_to(self, segment: Segment, slot: int) -> Lane | None:
+        span = segment.span_of(slot)
+        lane = self._lanes.get((-span.priority, span.task))
+        return lane if lane is not None and lane.returned.find(segment.number, slot) else None
+
+    def is_dead(self, place: Place) -> bool:
+        """Whether the job is there, and dead."""
+        if place.object == INLINE:
+            return place.slot in self.dead
+        segment = self.segments.get(place.object)
+        return segment is not None and segment.line.kind == "dead" and self.lives(place.object, place.slot)
 
     def is_waiting(self, place: Place) -> bool:
-        """Whether the job is there and nobody holds it."""
+        """Whether the job is there, not dead, and nobody holds it."""
+        if place.object != INLINE:
+            segment = self.segments.get(place.object)
+            # None: its last live job has just left, in the same operation
+            return segment is not None and segment.line.kind != "dead" and self.lives(place.object, place.slot)
         lane = self.lane_of(place.job)
         if lane.returned.find(place.object, place.slot):
             return True
-        if place.object == INLINE:
-            return place.slot in lane.tail or place.slot in lane.due_ids or place.slot in self._delayed
-        segment = self.segments.get(place.object)
-        if segment is None:
-            return False  # its last live job has just left, in the same operation
-        span = segment.span_of(place.slot)
-        return place.slot >= span.first + span.taken and not self.holes.find(place.object, place.slot)
+        return place.slot in lane.tail or place.slot in lane.due_ids or self.deferred.is_delayed(place.slot)
 
-    def is_delayed(self, job_id: int) -> bool:
-        """Whether a deferred job's time has not come."""
-        return job_id in self._delayed
+    def is_delayed(self, place: Place) -> bool:
+        """Whether a waiting job's time has not come."""
+        if place.object == INLINE:
+            return self.deferred.is_delayed(place.slot)
+        segment = self.segments[place.object]
+        return segment.is_untaken(place.slot) and segment.is_delayed(place.slot)
 
     # ------------------------------------------------------------------------------------------------------ leaving
 
@@ -353,50 +328,73 @@ class Backlog:
             waiting.update(lane.tail)
             lane.tail.clear()
         self.tail.clear()
-        self.tail_bytes = 0
+        self.inline_bytes["tail"] = 0
         self.dirty.add("tail")
         return jobs, waiting
 
+    def take_deferred(self) -> tuple[list[Job], set[int]]:
+        """All inline deferred jobs leave the root: by id, and the ids of those that nobody has taken."""
+        jobs = [self.inline[job_id] for job_id in sorted(self.deferred.inline)]
+        waiting = {job.id for job in jobs if self.is_waiting(Place(INLINE, job.id, job))}
+        waiting -= {job.id for job in jobs if self.lane_of(job).returned.find(INLINE, job.id)}
+        for job in jobs:
+            self.lane_of(job).due_ids.discard(job.id)
+            self.forget_inline(job)
+        return jobs, waiting
+
+    def take_dead(self) -> list[Job]:
+        """All inline dead jobs leave the root, in the order of their death."""
+        jobs = [self.inline[job_id] for job_id in self.dead]
+        for job in jobs:
+            self.forget_inline(job)
+        return jobs
+
     def came_back(self, place: Place) -> bool:
-        """Whether the job was given back and waits to go out again."""
-        return self.lane_of(place.job).returned.find(place.object, place.slot) is not None
+        """Whether the job of a segment's slot was given back to it and waits to go out again."""
+        return self._returned_to(self.segments[place.object], place.slot) is not None
 
     def remove_waiting(self, place: Place) -> None:
-        """A job that nobody holds leaves early."""
+        """A job that nobody holds leaves early, waiting or dead."""
+        if place.object != INLINE:
+            self._leave_segment(self.segments[place.object], place.slot)
+            return
         lane = self.lane_of(place.job)
-        if lane.returned.cut(place.object, place.slot, place.slot):
-            if place.object == INLINE:
-                self.forget_inline(place.job)
-            else:
-                self.drop_if_spent(self.segments[place.object])
-            return
-        if place.object == INLINE:
-            lane.tail.pop(place.slot, None)
-            lane.due_ids.discard(place.slot)
-            self.forget_inline(place.job)
-            return
-        self._punch(lane, self.segments[place.object], place.slot)
+        lane.returned.cut(place.object, place.slot, place.slot)
+        lane.tail.pop(place.slot, None)
+        lane.due_ids.discard(place.slot)
+        self.forget_inline(place.job)
 
-    def _punch(self, lane: Lane, segment: Segment, slot: int) -> None:
+    def _leave_segment(self, segment: Segment, slot: int) -> None:
+        if (lane := self._returned_to(segment, slot)) is not None:
+            lane.returned.cut(segment.number, slot, slot)
+        else:
+            self._punch(segment, slot)
+        self.drop_if_spent(segment)
+
+    def _punch(self, segment: Segment, slot: int) -> None:
         span = segment.span_of(slot)
         self.dirty.update(("segments", "holes"))
         self.holes.add(segment.number, slot, slot, 0)
         segment.holes += 1
-        if slot == span.first + span.taken:
-            lane.swallow(segment, span, slot)
-        self.drop_if_spent(segment)
+        if slot > span.first + span.taken or not swallow(self.holes, segment, span, slot):
+            return
+        if (lane := self._lanes.get((-span.priority, span.task))) is not None:
+            lane.withdraw(span)
 
     def forget_inline(self, job: Job) -> None:
         """The job's inline copy goes."""
         del self.inline[job.id]
-        self._delayed.discard(job.id)
         if job.id in self.tail:
             del self.tail[job.id]
-            self.tail_bytes -= JOB_OVERHEAD + job.payload_size()
+            self.inline_bytes["tail"] -= JOB_OVERHEAD + job.payload_size()
             self.dirty.add("tail")
             return
-        name = "deferred" if job.id in self.deferred else "dead"
-        del (self.deferred if name == "deferred" else self.dead)[job.id]
+        name = "dead" if job.id in self.dead else "deferred"
+        if name == "dead":
+            del self.dead[job.id]
+        elif self.deferred.forget(job.id):
+            self.lane_of(job).delayed -= 1
+        self.inline_bytes[name] -= _weight(job)
         self.dirty.add(name)
 
     def drop_if_spent(self, segment: Segment) -> None:
@@ -416,11 +414,17 @@ class Backlog:
         """The segment's jobs are all elsewhere, or finished."""
         self.dirty.update(("segments", "holes"))
         del self.segments[segment.number]
-        self._by_first_id.remove((segment.line.first_id, segment.number))
+        self.located.remove(segment)
+        self.deferred.remove_segment(segment)
         for span in segment.line.spans:
-            lane = self._lanes.get((-span.priority, span.task))
-            if lane is not None:
-                lane.spans = [place for place in lane.spans if place[0] is not segment]
+            if (lane := self._lanes.get((-span.priority, span.task))) is not None:
+                lane.withdraw(span)
         self.holes.pop_object(segment.number)
         self.loaded.forget(segment)
         self.trash.append(segment.key)
+
+
+def _weight(job: Job) -> int:
+    """How much a deferred or dead job takes in the root, roughly."""
+    errors = sum(_ERROR_OVERHEAD + len(error.message) + len(error.traceback) for error in job.errors)
+    return JOB_OVERHEAD + job.payload_size() + errors

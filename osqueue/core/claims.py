@@ -14,10 +14,10 @@ from collections.abc import Iterable
 from typing import Literal
 
 from osqueue.core import policy
-from osqueue.core.backlog import Place
 from osqueue.core.ending import LeaseEndings
 from osqueue.core.lanes import Taken
 from osqueue.core.leases import Lease
+from osqueue.core.locator import Place
 from osqueue.core.messages import (
     Answer,
     Beaten,

@@ -13,13 +13,16 @@ import hashlib
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from functools import lru_cache
+from typing import TypeVar
 
 import msgspec
 from msgspec import UNSET, Raw
 
 from osqueue.core.messages import JobRecord
-from osqueue.core.model import FORMAT, Frame, Job, Record, Root, SegmentHead
+from osqueue.core.model import FORMAT, Frame, Job, KeyLine, Record, Root, SegmentHead
 from osqueue.errors import Corrupt
+
+T = TypeVar("T")
 
 MAX_DEPTH = 64
 LAST_MS = 253_402_300_799_999
@@ -32,6 +35,7 @@ json_encoder = msgspec.json.Encoder()
 _root_decoder = msgspec.json.Decoder(Root)
 _job_decoder = msgspec.json.Decoder(Job)
 _record_decoder = msgspec.json.Decoder(Record)
+_key_decoder = msgspec.json.Decoder(KeyLine)
 _raws_decoder = msgspec.json.Decoder(list[Raw])
 _format_decoder = msgspec.json.Decoder(msgspec.defstruct("_Format", [("format", int)]))
 
@@ -125,24 +129,25 @@ def decode_root(data: bytes, *, key: str = "queue.json") -> Root:
     """
     body, trailer = data[:-_TRAILER], data[-_TRAILER:]
     if trailer != _DIGEST_FIELD + digest(body).encode() + b'"}\n':
-        raise _corrupt(key, "its digest does not match its bytes")
+        raise corrupt(key, "its digest does not match its bytes")
     _check_format(data, key)
     try:
         return _root_decoder.decode(data)
     except msgspec.DecodeError as error:
-        raise _corrupt(key, str(error)) from None
+        raise corrupt(key, str(error)) from None
 
 
 def _check_format(data: bytes, key: str) -> None:
     try:
         number = _format_decoder.decode(data).format  # type: ignore[attr-defined]
     except msgspec.DecodeError as error:
-        raise _corrupt(key, str(error)) from None
+        raise corrupt(key, str(error)) from None
     if number != FORMAT:
-        raise _corrupt(key, f"its format is {number}; this version of osqueue reads format {FORMAT} only")
+        raise corrupt(key, f"its format is {number}; this version of osqueue reads format {FORMAT} only")
 
 
-def _corrupt(key: str, why: str) -> Corrupt:
+def corrupt(key: str, why: str) -> Corrupt:
+    """The error that says what is wrong with an object."""
     error = Corrupt(f"damaged or foreign object: {why}; see `osqueue verify` key={key}")
     error.key = key
     return error
@@ -158,7 +163,7 @@ def check_digest(data: bytes, expected: str, *, key: str) -> None:
         Corrupt: they differ.
     """
     if digest(data) != expected:
-        raise _corrupt(key, "its digest does not match its bytes")
+        raise corrupt(key, "its digest does not match its bytes")
 
 
 def encode_segment(number: int, epoch: int, jobs: list[Job]) -> bytes:
@@ -172,16 +177,35 @@ def decode_segment(data: bytes, *, expected_digest: str, key: str) -> list[Job]:
     Raises:
         Corrupt: the digest or the format does not match.
     """
+    decoded = _decode_lines(_job_decoder, data, expected_digest, key)
+    if not decoded:
+        raise corrupt(key, "it holds no job")
+    return decoded
+
+
+def encode_keys(number: int, epoch: int, entries: list[KeyLine]) -> bytes:
+    """The bytes of an object of keys: its head, then one entry a line."""
+    return json_encoder.encode(SegmentHead(FORMAT, number, epoch)) + b"\n" + json_encoder.encode_lines(entries)
+
+
+def decode_keys(data: bytes, *, expected_digest: str, key: str) -> list[KeyLine]:
+    """The entries of an object of keys.
+
+    Raises:
+        Corrupt: the digest or the format does not match.
+    """
+    return _decode_lines(_key_decoder, data, expected_digest, key)
+
+
+def _decode_lines(decoder: msgspec.json.Decoder[T], data: bytes, expected_digest: str, key: str) -> list[T]:
+    """What follows an object's head."""
     check_digest(data, expected_digest, key=key)
-    head, _, jobs = data.partition(b"\n")
+    head, _, lines = data.partition(b"\n")
     _check_format(head, key)
     try:
-        decoded = _job_decoder.decode_lines(jobs)
+        return decoder.decode_lines(lines)
     except msgspec.DecodeError as error:
-        raise _corrupt(key, str(error)) from None
-    if not decoded:
-        raise _corrupt(key, "it holds no job")
-    return decoded
+        raise corrupt(key, str(error)) from None
 
 
 def encode_record(record: Record) -> bytes:
@@ -198,7 +222,7 @@ def decode_record(line: bytes, *, key: str = "archive") -> JobRecord:
     try:
         record = _record_decoder.decode(line)
     except msgspec.DecodeError as error:
-        raise _corrupt(key, str(error)) from None
+        raise corrupt(key, str(error)) from None
     return JobRecord(
         id=record.id,
         task=record.task,
@@ -212,6 +236,7 @@ def decode_record(line: bytes, *, key: str = "archive") -> JobRecord:
         started_at=record.started_at,
         finished_at=record.finished_at,
         worker=record.worker,
+        key=None if record.key is UNSET else record.key,
     )
 
 

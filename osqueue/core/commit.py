@@ -13,9 +13,14 @@ from msgspec import Struct, json, structs
 from osqueue.core import codec
 from osqueue.core.finished import INLINE_BYTES
 from osqueue.core.sealing import Sealing, worth_rewriting
+from osqueue.core.segment import Segment
 from osqueue.core.state import QueueState
 
 TAIL_BYTES = 22 * 1024
+DEFERRED_BYTES = 5 * 1024
+DEAD_BYTES = 4 * 1024
+_SPLIT_AT_ONCE = 8
+"""Segments whose windows have opened that one commit splits; a plan must not take long."""
 
 
 class Commit(Struct, frozen=True):
@@ -59,43 +64,66 @@ class CommitPlanner:
 
     def _seal(self, now_ms: int, *, closing: bool) -> dict[str, bytes]:
         state = self._state
-        objects: dict[str, bytes] = {}
-        if state.backlog.tail_bytes > TAIL_BYTES or len(self._section("tail")) > TAIL_BYTES:
-            self._write(objects)
-        self._rewrite(objects)
-        while state.finished.size > INLINE_BYTES or (closing and len(state.finished)):
+        sealing = Sealing(state.backlog, self._allocate, now_ms)
+        if self._is_over("tail", TAIL_BYTES):
+            sealing.seal_tail()
+        if self._is_over("deferred", DEFERRED_BYTES):
+            sealing.spill_deferred()
+        if self._is_over("dead", DEAD_BYTES):
+            sealing.spill_dead()
+        objects = self._followed(sealing)
+        objects.update(state.keys.seal(self._allocate))
+        state.wanted.update(state.keys.crowded)
+        self._split(objects, now_ms)
+        self._rewrite(objects, now_ms)
+        while state.finished.size >= INLINE_BYTES or (closing and len(state.finished)):
             number, epoch = self._allocate()
             key, data = state.finished.seal(number, epoch, codec.hour(now_ms))
             objects[key] = data
         return objects
 
-    def _write(self, objects: dict[str, bytes]) -> None:
-        sealing = Sealing(self._state.backlog, self._allocate)
-        sealing.seal_tail()
-        self._follow(sealing, objects)
+    def _is_over(self, name: str, budget: int) -> bool:
+        return self._state.backlog.inline_bytes[name] > budget or len(self._section(name)) > budget
 
-    def _rewrite(self, objects: dict[str, bytes]) -> None:
+    def _split(self, objects: dict[str, bytes], now_ms: int) -> None:
+        """Write segments whose window of due time has opened anew, each job into its finer window."""
+        opened = self._state.backlog.deferred.opened()[:_SPLIT_AT_ONCE]
+        for segment in self._in_memory(opened):
+            self._write_anew([segment], objects, now_ms)
+
+    def _rewrite(self, objects: dict[str, bytes], now_ms: int) -> None:
         """Write segments anew that are worth it, once they are in memory."""
         backlog = self._state.backlog
-        if not self._sealed_lately and "holes" not in backlog.dirty:
-            return
-        segments = worth_rewriting(backlog)
-        missing = {segment.key for segment in segments if segment.jobs is None}
-        self._state.wanted |= missing
-        if missing:
-            return
-        self._sealed_lately = False
-        if segments:
-            sealing = Sealing(backlog, self._allocate)
-            sealing.rewrite(segments, self._state.leases.held())
-            self._follow(sealing, objects)
+        while self._sealed_lately or "holes" in backlog.dirty:
+            segments = worth_rewriting(backlog, now_ms)
+            if len(self._in_memory(segments)) < len(segments):
+                return
+            self._sealed_lately = False
+            if not segments:
+                return
+            self._write_anew(segments, objects, now_ms)
 
-    def _follow(self, sealing: Sealing, objects: dict[str, bytes]) -> None:
-        for lease in self._state.leases.all():
-            lease.runs.move(sealing.moves)
-        sealing.count_leased(self._state.leases.held())
-        objects.update(sealing.objects)
-        self._sealed_lately = True
+    def _in_memory(self, segments: list[Segment]) -> list[Segment]:
+        """Those that are in memory; the others are read for the next commit."""
+        self._state.wanted |= {segment.key for segment in segments if segment.jobs is None}
+        return [segment for segment in segments if segment.jobs is not None]
+
+    def _write_anew(self, segments: list[Segment], objects: dict[str, bytes], now_ms: int) -> None:
+        sealing = Sealing(self._state.backlog, self._allocate, now_ms)
+        sealing.rewrite(segments, self._state.leases.held())
+        for segment in segments:
+            if objects.pop(segment.key, None) is not None:
+                self._state.backlog.trash.remove(segment.key)  # of this very commit: it has never been anywhere
+        objects.update(self._followed(sealing))
+
+    def _followed(self, sealing: Sealing) -> dict[str, bytes]:
+        """The new segments' bytes, after the leases have followed the jobs that they hold."""
+        if sealing.objects:
+            for lease in self._state.leases.all():
+                lease.runs.move(sealing.moves)
+            sealing.count_leased(self._state.leases.held())
+            self._sealed_lately = True
+        return sealing.objects
 
     def _allocate(self) -> tuple[int, int]:
         number = self._state.frame.next_object
@@ -103,7 +131,7 @@ class CommitPlanner:
         return number, self._state.frame.epoch
 
     def _collect_trash(self) -> list[str]:
-        trash = list(self._state.backlog.trash)
+        trash = self._state.backlog.trash + self._state.keys.take_trash()
         self._state.backlog.trash.clear()
         self._state.frame.trash = self._state.frame.trash + trash
         return trash
@@ -116,6 +144,8 @@ class CommitPlanner:
         return [
             ("tasks", state.counts.encoded()),
             *((name, self._section(name)) for name in names),
+            ("keys", json.encode(state.keys.lines())),
+            ("key_objects", json.encode(state.keys.objects())),
             ("leases", state.leases.encoded()),
             ("returned", json.encode(state.backlog.returned().lines())),
             ("sessions", state.sessions.encoded()),
@@ -133,13 +163,13 @@ class CommitPlanner:
         backlog = self._state.backlog
         match name:
             case "segments":
-                return [segment.line for segment in backlog.in_order()]
+                return [segment.line for segment in (*backlog.located.ready(), *backlog.located.spilled())]
             case "holes":
                 return list(backlog.holes.lines())
             case "tail":
                 return [backlog.inline[job_id] for job_id in backlog.tail]
             case "deferred":
-                return [backlog.inline[job_id] for job_id in backlog.deferred]
+                return [backlog.inline[job_id] for job_id in backlog.deferred.inline]
             case _:
                 return [backlog.inline[job_id] for job_id in backlog.dead]
 

@@ -11,8 +11,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from osqueue.core.backlog import Place
 from osqueue.core.leases import Lease
+from osqueue.core.locator import Place
 from osqueue.core.messages import JobError, Outcome
 from osqueue.core.segment import NeedsObjectsError
 from osqueue.core.state import QueueState

@@ -1,9 +1,10 @@
 """Lanes: the waiting jobs of one priority and task, and the order in which they go out.
 
-    returned ─┐  came back uncharged; go out before anything new is taken
-    due ──────┤  delayed or failed before, now due; by id
-    spans ────┤  slots of segments, by id
-    tail ─────┘  inline in the root, by id
+    returned ──┐  came back uncharged; go out before anything new is taken
+    due ───────┤  delayed or failed before, now due; inline in the root, by id
+    due spans ─┤  the same in segments, in the order in which they are due
+    spans ─────┤  slots of segments, by id
+    tail ──────┘  inline in the root, by id
 
 Rules:
 * A claim takes from the lane with the highest priority, then the one whose head has the lowest id.
@@ -13,10 +14,10 @@ Rules:
 
 from __future__ import annotations
 
-from bisect import bisect_right
-from collections.abc import Iterable
+from bisect import bisect_right, insort
+from collections.abc import Iterable, Iterator
 from heapq import heappop, heappush
-from itertools import islice
+from itertools import groupby, islice, takewhile
 from typing import NamedTuple
 
 from osqueue.core.messages import Handout
@@ -83,16 +84,32 @@ class Lane:
         self.key = key
         self.returned = Runs()
         self.due_ids: set[int] = set()
-        self._due: list[int] = []
-        self.spans: list[tuple[Segment, Span]] = []
+        self.delayed = 0
+        """How many inline jobs wait for their time."""
         self.tail: dict[int, None] = {}
+        self._due: list[int] = []
+        self._spans: list[tuple[Segment, Span]] = []
+        self._due_spans: list[tuple[Segment, Span]] = []
         self._inline = inline
         self._segments = segments
         self._holes = holes
 
     @property
     def empty(self) -> bool:
-        return not (self.returned or self.due_ids or self.spans or self.tail)
+        waiting = self.returned or self.due_ids or self.delayed or self.tail
+        return not (waiting or self._spans or self._due_spans)
+
+    def offer(self, segment: Segment, span: Span) -> None:
+        """Jobs of a segment wait here."""
+        if segment.line.kind == "deferred":
+            insort(self._due_spans, (segment, span), key=lambda place: place[0].line.due_ms)
+        else:
+            insort(self._spans, (segment, span), key=lambda place: place[0].line.first_id)
+
+    def withdraw(self, span: Span) -> None:
+        """Nothing of a span waits here any more."""
+        self._spans = [place for place in self._spans if place[1] is not span]
+        self._due_spans = [place for place in self._due_spans if place[1] is not span]
 
     def add_due(self, job_id: int) -> None:
         self.due_ids.add(job_id)
@@ -103,42 +120,40 @@ class Lane:
             heappop(self._due)
         return self._due[0] if self._due else ENDLESS
 
-    def head(self, wanted: set[str]) -> Head | None:
-        """The next job to go out; None, with the key in ``wanted``, while its object is not in memory."""
+    def heads(self, wanted: set[str]) -> list[Head]:
+        """The next job of each source that may go out now; ``wanted`` gets keys of objects that lack for more."""
         if (object_ := self._returned_object()) is not None:
             first = self.returned.of(object_)[0][0]
             job = self._job(object_, first, wanted)
-            return Head("returned", job.id) if job else None
+            return [Head("returned", job.id)] if job else []
         heads = []
         if (due := self._next_due()) < ENDLESS:
             heads.append(Head("due", due))
+        if (place := self._due_span(wanted)) is not None and (job := self._first_of(place, wanted)) is not None:
+            heads.append(Head("due span", job.id))
         if (place := self._span()) is not None:
-            job = self._job(place[0].number, place[1].first + place[1].taken, wanted)
-            if job is not None:
+            if (job := self._first_of(place, wanted)) is not None:
                 heads.append(Head("span", job.id))
         elif self.tail:
             heads.append(Head("tail", next(iter(self.tail))))
-        return min(heads, key=lambda head: head.job_id, default=None)
+        return heads
+
+    def _first_of(self, place: tuple[Segment, Span], wanted: set[str]) -> Job | None:
+        return self._job(place[0].number, place[1].first + place[1].taken, wanted)
 
     def oldest_ms(self) -> int | None:
-        """When its next job was pushed; of a segment that is not in memory, when its oldest job was."""
-        if (head := self.head(set())) is not None:
-            return self._pushed_ms(head)
+        """When its oldest ready job was pushed; of a segment that is not in memory, when its oldest job was."""
+        inline = (self._next_due(), next(iter(self.tail), ENDLESS))
+        times = [self._inline[job_id].pushed_ms for job_id in inline if job_id < ENDLESS]
         if (object_ := self._returned_object()) is not None:
-            return self._segments[object_].line.pushed_ms
-        place = self._span()
-        return None if place is None else place[0].line.pushed_ms
+            times.append(self._pushed_ms(object_, self.returned.of(object_)[0][0]))
+        places = [place for place in (self._due_span(set()), self._span()) if place is not None]
+        times += [self._pushed_ms(segment.number, span.first + span.taken) for segment, span in places]
+        return min(times, default=None)
 
-    def _pushed_ms(self, head: Head) -> int:
-        if (job := self._inline.get(head.job_id)) is not None:
-            return job.pushed_ms
-        if head.source == "returned":
-            object_ = self._returned_object()
-            assert object_ is not None
-            return self._segments[object_].loaded()[self.returned.of(object_)[0][0]].pushed_ms
-        place = self._span()
-        assert place is not None
-        return place[0].loaded()[place[1].first + place[1].taken].pushed_ms
+    def _pushed_ms(self, object_: int, slot: int) -> int:
+        job = self._job(object_, slot, set())
+        return self._segments[object_].line.pushed_ms if job is None else job.pushed_ms
 
     def take(self, source: str, taken: Taken, below: int = ENDLESS) -> None:
         """Hand out jobs of one source with ids up to ``below``, at least one of them."""
@@ -147,10 +162,12 @@ class Lane:
                 self._take_returned(taken)
             case "due":
                 self._take_due(taken)
+            case "due span":
+                self._take_due_span(taken, below)
             case "span":
-                self._take_span(taken, min(below, self._next_due()))
+                self._take_span(taken, below)
             case _:
-                self._take_tail(taken, min(below, self._next_due()))
+                self._take_tail(taken, below)
 
     # A damaged segment blocks its own jobs only: both look-ups pass it over.
 
@@ -159,9 +176,21 @@ class Lane:
         return min(objects, default=None)
 
     def _span(self) -> tuple[Segment, Span] | None:
-        for place in self.spans:
+        for place in self._spans:
             if not place[0].damaged:
                 return place
+        return None
+
+    def _due_span(self, wanted: set[str]) -> tuple[Segment, Span] | None:
+        """The first that has a job whose time has come; ``wanted`` gets those of which that is not known."""
+        for segment, span in self._due_spans:
+            if segment.damaged:
+                continue
+            if segment.dues is None:
+                if segment.line.due_ms <= segment.line.woken_ms:
+                    wanted.add(segment.key)
+            elif span.first + span.taken < segment.dues.end_of(span):
+                return segment, span
         return None
 
     def _job(self, object_: int, slot: int, wanted: set[str]) -> Job | None:
@@ -217,16 +246,39 @@ class Lane:
             if slot < hole:
                 break
             slot = last + 1
-        self.swallow(segment, span, slot)
+        self._swallow(segment, span, slot)
 
-    def swallow(self, segment: Segment, span: Span, slot: int) -> None:
-        """Move ``taken`` up to ``slot``, over the holes that follow; a span with nothing left goes."""
-        end = span.first + span.count
-        while (hole := self._holes.find(segment.number, slot)) is not None and slot < end:
-            slot = hole[1] + 1
-        slot = min(slot, end)
-        cut = self._holes.cut(segment.number, span.first + span.taken, slot - 1)
-        segment.holes -= sum(last - first + 1 for first, last, _, _ in cut)
-        span.taken = slot - span.first
-        if slot == end:
-            self.spans = [place for place in self.spans if place[1] is not span]
+    def _take_due_span(self, taken: Taken, below: int) -> None:
+        place = self._due_span(set())
+        assert place is not None
+        segment, span = place
+        assert segment.dues is not None
+        jobs = segment.loaded()
+        due = self._without_holes(segment, span.first + span.taken, segment.dues.end_of(span))
+        slots = list(takewhile(lambda slot: jobs[slot].id <= below, islice(due, taken.room)))
+        del slots[taken.hand_out([jobs[slot] for slot in slots]) :]
+        for attempt, alike in groupby(slots, key=lambda slot: jobs[slot].attempts + 1):
+            taken.runs.extend((segment.number, first, last, attempt, False) for first, last in to_runs(alike))
+        segment.leased += len(slots)
+        self._swallow(segment, span, slots[-1] + 1)
+
+    def _without_holes(self, segment: Segment, first: int, end: int) -> Iterator[int]:
+        for slot in range(first, end):
+            if not self._holes.find(segment.number, slot):
+                yield slot
+
+    def _swallow(self, segment: Segment, span: Span, slot: int) -> None:
+        if swallow(self._holes, segment, span, slot):
+            self.withdraw(span)
+
+
+def swallow(holes: Runs, segment: Segment, span: Span, slot: int) -> bool:
+    """Move ``taken`` up to ``slot``, over the holes that follow; says whether nothing is left of the span."""
+    end = span.first + span.count
+    while (hole := holes.find(segment.number, slot)) is not None and slot < end:
+        slot = hole[1] + 1
+    slot = min(slot, end)
+    cut = holes.cut(segment.number, span.first + span.taken, slot - 1)
+    segment.holes -= sum(last - first + 1 for first, last, _, _ in cut)
+    span.taken = slot - span.first
+    return slot == end

@@ -12,7 +12,7 @@ from collections.abc import Iterable
 
 import msgspec
 
-from osqueue.core.backlog import Place
+from osqueue.core.locator import Place
 from osqueue.core.model import LeaseLine
 from osqueue.core.runs import Run, Runs, expand
 

@@ -24,6 +24,7 @@ from osqueue.core.claims import LOST, Claims
 from osqueue.core.commit import Commit, CommitPlanner
 from osqueue.core.ending import Attempt, LeaseEndings
 from osqueue.core.idle import IdleQuestions
+from osqueue.core.locator import Place
 from osqueue.core.messages import (
     Answer,
     AnswerBody,
@@ -118,28 +119,30 @@ class QueueMachine:
         self.state.sessions.connected(hello.session)
         return self._watch(hello.session, watched)
 
-    def _watch(self, session: str, watched: dict[int, str | None]) -> list[int]:
+    def _watch(self, session: str, watched: dict[int, Place | None]) -> list[int]:
         """Tell a session how these jobs end, or have ended; returns the ids that only the archive may know."""
         state = self.state
         elsewhere = []
-        for job_id, place_state in watched.items():
+        for job_id, place in watched.items():
             if (record := state.finished.get(job_id)) is not None:
                 state.outbox.append((session, Finished([without_payload(record)])))
-            elif place_state is None:
+            elif place is None:
                 elsewhere.append(job_id)
             else:
                 state.watchers.watch([job_id], session)
-                if place_state == "dead":
-                    job = state.backlog.inline[job_id]
-                    state.watchers.ended(job, "dead", job.attempts)
+                if state.backlog.is_dead(place):
+                    state.watchers.ended(place.job, "dead", place.job.attempts)
         return elsewhere
 
-    def _look_at_watched(self, watched: list[IdRun]) -> dict[int, str | None]:
+    def _look_at_watched(self, watched: list[IdRun]) -> dict[int, Place | None]:
+        """Where the jobs are that have not ended; None for the others."""
+        state = self.state
         ids = [job_id for first, last in watched for job_id in range(first, last + 1)]
-        unfinished = [job_id for job_id in ids if self.state.finished.get(job_id) is None]
-        places = dict(zip(unfinished, self.state.backlog.locate(unfinished), strict=True))
+        unfinished = [job_id for job_id in ids if state.finished.get(job_id) is None]
+        places = dict(zip(unfinished, state.locate(unfinished), strict=True))
         return {
-            job_id: self.state.state_of(place) if (place := places.get(job_id)) is not None else None for job_id in ids
+            job_id: place if (place := places.get(job_id)) is not None and state.state_of(place) is not None else None
+            for job_id in ids
         }
 
     def disconnected(self, session: str) -> None:
@@ -192,7 +195,7 @@ class QueueMachine:
         kept = session.answer(message.number)
         if kept is None:
             return []
-        watched: dict[int, str | None] = {}
+        watched: dict[int, Place | None] = {}
         if isinstance(message.operation, Push) and message.operation.watch and isinstance(kept, Pushed):
             # The watch went with the connection, and the client could not name ids in its hello that it never heard.
             watched = self._look_at_watched(kept.ids)
@@ -293,8 +296,12 @@ class QueueMachine:
 
     def _wake(self, now_ms: int) -> None:
         """What is due by the time that the root will state must be ready in it."""
-        for job in self.state.backlog.wake(now_ms):
-            self.state.counts.move(job.task, "delayed", "ready")
+        state = self.state
+        for task, count in state.backlog.wake(now_ms):
+            state.counts.move(task, "delayed", "ready", count)
+        state.wanted |= state.backlog.deferred.take_needed()
+        if state.backlog.deferred.take_splits():
+            state.changed = True
 
     def next_alarm_ms(self) -> int | None:
         """When `settle` must be called next, if nothing else happens."""
@@ -304,7 +311,7 @@ class QueueMachine:
             tick = self._last_tick_ms + round(self._term_ms * LATE_TICK / 2)
             deadline = tick if deadline is None else min(deadline, tick)
         alarms = (
-            self.state.backlog.next_due_ms(),
+            self.state.backlog.deferred.next_ms(),
             deadline,
             self._claims.next_deadline_ms(),
         )
@@ -320,10 +327,11 @@ class QueueMachine:
     @property
     def weight_bytes(self) -> int:
         """How much the next commit would write into objects, roughly."""
-        return self.state.backlog.tail_bytes + self.state.finished.size
+        return sum(self.state.backlog.inline_bytes.values()) + self.state.finished.size
 
     def plan(self, *, now_ms: int, nonce: str) -> Commit:
         """Everything applied and settled so far, as one commit."""
+        self._wake(now_ms)
         return self._note(self._planner.plan(now_ms=now_ms, nonce=nonce), now_ms)
 
     def _note(self, commit: Commit, now_ms: int) -> Commit:
@@ -333,6 +341,7 @@ class QueueMachine:
     def close(self, *, now_ms: int, nonce: str) -> Commit:
         """The last commit of a broker: the archive is sealed, the queue has no owner."""
         self.state.frame.owner = None
+        self._wake(now_ms)
         return self._note(self._planner.plan(now_ms=now_ms, nonce=nonce, closing=True), now_ms)
 
     def landed(self, commit: Commit, now_ms: int, keep: Iterable[str] = ()) -> None:
@@ -370,6 +379,8 @@ class QueueMachine:
         Raises:
             Corrupt: they are not what was written; the segment's jobs are blocked, the others go on.
         """
+        if self.state.keys.load(key, data):
+            return
         segment = self._segment(key)
         if segment is None or segment.jobs is not None:
             return
@@ -380,9 +391,12 @@ class QueueMachine:
             raise
         segment.damaged = False
         self.state.backlog.loaded.touch(segment)
+        self.state.backlog.deferred.loaded()
 
     def missing(self, key: str) -> bool:
-        """A named segment is not in the store; says whether the root still names it, so that it is damage."""
+        """A named object is not in the store; says whether the root still names it, so that it is damage."""
+        if self.state.keys.lack(key):
+            return True
         segment = self._segment(key)
         if segment is None or not segment.stored or segment.jobs is not None:
             return False
@@ -390,7 +404,9 @@ class QueueMachine:
         return True
 
     def unreadable(self, key: str) -> bool:
-        """Nobody is to wait for a segment until `load` makes it good again; False if nobody does, or none is there."""
+        """Nobody is to wait for an object until `load` makes it good again; False if nobody does, or none is there."""
+        if self.state.keys.lack(key):
+            return True
         segment = self._segment(key)
         if segment is None or segment.jobs is not None or segment.damaged:
             return False
@@ -399,7 +415,7 @@ class QueueMachine:
 
     def damage(self, ids: Iterable[int]) -> dict[int, Corrupt]:
         """Those of these jobs of which it is not known whether they wait or run, and why."""
-        return self.state.backlog.damage(ids) if self.state.backlog.harmed else {}
+        return self.state.backlog.located.damage(ids) if self.state.backlog.harmed else {}
 
     def _segment(self, key: str) -> Segment | None:
         name = parse(key)

@@ -74,6 +74,8 @@ class Outcome(Struct, array_like=True, gc=False):
     error: JobError | None = None
     retry_delay_s: float | None = None
     worker: str = ""
+    follow_ups: list[Push] | None = None
+    """With a success: jobs that are pushed in the same commit, or not at all."""
 
 
 class Holder(Struct, frozen=True, omit_defaults=True):
@@ -99,6 +101,8 @@ class Push(Struct, tag="push"):
     delay_s: float = 0
     timeout_s: float | None = None
     max_attempts: int | None = None
+    key: str = ""
+    """While an unfinished job has this key, nothing is pushed, and its id is the answer; of one payload alone."""
     watch: bool = False
     """Tell this session of each job's end (`Finished`)."""
 
@@ -154,10 +158,14 @@ class Reported(Struct, tag="reported"):
 
 
 class Changed(Struct, tag="changed"):
-    """``ids``: those that the operation changed; ``unknown``: those that no job ever had."""
+    """``ids``: those that the operation changed; ``unknown``: those that no job ever had.
+
+    ``held``: those that stay dead, since another unfinished job has their key by now; each with that job.
+    """
 
     ids: list[IdRun]
     unknown: list[int] = []
+    held: list[tuple[int, int]] = []
 
 
 class Refused(Struct, tag="refused", omit_defaults=True):
@@ -289,6 +297,7 @@ class JobRecord(Struct, omit_defaults=True, gc=False, kw_only=True):
     started_at: str | None = None
     finished_at: str | None = None
     worker: str | None = None
+    key: str | None = None
 
 
 class Finished(Struct, tag="finished"):

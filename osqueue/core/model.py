@@ -1,6 +1,6 @@
 """What stands on disk, as structs: the root, segments, and the lines of the archive.
 
-    queue.json (root) ──names──▶ segments/<number>-<epoch>.jsonl     waiting jobs, immutable
+    queue.json (root) ──names──▶ segments/<number>-<epoch>.jsonl     waiting, deferred or dead jobs, immutable
            │                     archive/<hour>/<number>-<epoch>.…   finished jobs, immutable, found by name
            └─ inline: tail, deferred, dead, leases, sessions, finished
 
@@ -39,6 +39,7 @@ class Job(Struct, omit_defaults=True, gc=False, kw_only=True):
     granted: int = 0
     errors: tuple[JobError, ...] = ()
     due_ms: int = 0
+    key: str = ""
 
     def payload_bytes(self) -> bytes:
         """The bytes that were pushed."""
@@ -59,8 +60,16 @@ class Span(Struct, array_like=True, gc=False):
     taken: int
 
 
+SegmentKind = Literal["ready", "deferred", "dead"]
+
+
 class SegmentLine(Struct, array_like=True):
-    """A segment as the root names it."""
+    """A segment as the root names it.
+
+    ``ready`` ones hold what was pushed between their neighbours, so that their ids do not overlap. ``deferred`` ones
+    hold jobs of one window of due time (`osqueue.core.windows`), ``dead`` ones jobs in the order of their death, in one
+    span; both may hold any ids between the first and the last.
+    """
 
     number: int
     epoch: int
@@ -71,6 +80,30 @@ class SegmentLine(Struct, array_like=True):
     pushed_ms: int
     """When its oldest job was pushed."""
     spans: list[Span]
+    kind: SegmentKind = "ready"
+    level: int = 0
+    """Of a deferred one: the level of its window."""
+    due_ms: int = 0
+    """Of a deferred one: when the first of its jobs is due."""
+    woken_ms: int = 0
+    """Of a deferred one: jobs due up to then are ready, and counted so."""
+
+
+class KeyLine(Struct, array_like=True, gc=False):
+    """An entry of the log of keys: the hash of a key, and the job that took it; minus the job that let it go."""
+
+    hash: str
+    id: int
+
+
+class KeyObject(Struct, array_like=True):
+    """Older entries of the log of keys, as the root names them; ``count`` of them."""
+
+    number: int
+    epoch: int
+    digest: str
+    length: int
+    count: int
 
 
 class SegmentHead(Struct):
@@ -156,6 +189,7 @@ class Record(Struct, gc=False, kw_only=True):
     finished_at: str
     worker: str | None
     priority: int | UnsetType = UNSET
+    key: str | UnsetType = UNSET
 
 
 class Frame(Struct, kw_only=True):
@@ -185,6 +219,8 @@ class Root(Frame, kw_only=True):
     tail: list[Job] = []
     deferred: list[Job] = []
     dead: list[Job] = []
+    keys: list[KeyLine] = []
+    key_objects: list[KeyObject] = []
     leases: list[LeaseLine] = []
     returned: list[RunLine] = []
     sessions: list[SessionLine] = []

@@ -9,10 +9,10 @@ from collections import Counter
 from collections.abc import Iterable
 from typing import assert_never
 
-from msgspec import UNSET, Raw, structs
+from msgspec import structs
 
 from osqueue.core import codec, policy
-from osqueue.core.backlog import Place
+from osqueue.core.locator import Place
 from osqueue.core.messages import (
     MAX_DELAY_S,
     MAX_IDS,
@@ -21,21 +21,18 @@ from osqueue.core.messages import (
     Cancelled,
     Changed,
     Discard,
+    JobError,
     Operation,
     Outcome,
     Push,
-    Pushed,
     Refused,
     Report,
     Reported,
     Requeue,
 )
-from osqueue.core.model import INLINE, Job
+from osqueue.core.pushing import Pushing
 from osqueue.core.runs import to_runs
 from osqueue.core.state import QueueState
-
-MAX_TASK_BYTES = 64
-MAX_PRIORITY = 1000
 
 
 class Operations:
@@ -44,6 +41,7 @@ class Operations:
     def __init__(self, state: QueueState, seed: str) -> None:
         self._state = state
         self._seed = seed
+        self._pushing = Pushing(state)
 
     def apply(self, session: str, operation: Operation, now_ms: int) -> AnswerBody:
         """Apply one operation.
@@ -55,7 +53,7 @@ class Operations:
             return Refused("rejected", f"too many ids in one operation ids={len(operation.ids)} limit={MAX_IDS}")
         match operation:
             case Push():
-                return self._push(session, operation, now_ms)
+                return self._pushing.push(session, operation, now_ms)
             case Report():
                 return self._report(session, operation, now_ms)
             case Cancel():
@@ -67,66 +65,6 @@ class Operations:
             case _:
                 assert_never(operation)
 
-    # --------------------------------------------------------------------------------------------------------- push
-
-    def _push(self, session: str, push: Push, now_ms: int) -> AnswerBody:
-        if (refusal := self._refuse_push(push)) is not None:
-            return refusal
-        state = self._state
-        due_ms = policy.due_ms(now_ms, push.delay_s)
-        first = state.frame.next_id
-        count = len(push.payloads)
-        jobs = [
-            Job(
-                id=job_id,
-                pushed_ms=now_ms,
-                payload=Raw(payload) if clean else UNSET,
-                payload_base64=UNSET if clean else payload,
-                task=push.task,
-                priority=push.priority,
-                timeout_s=push.timeout_s,
-                max_attempts=push.max_attempts,
-                due_ms=due_ms if push.delay_s > 0 else 0,
-            )
-            for job_id, payload, clean in zip(
-                range(first, first + count), push.payloads, codec.clean(push.payloads), strict=True
-            )
-        ]
-        state.frame.next_id += count
-        if push.delay_s > 0:
-            for job in jobs:
-                state.backlog.defer(job, now_ms)
-        elif jobs:
-            state.backlog.push(jobs)
-        if push.watch:
-            state.watchers.watch((job.id for job in jobs), session)
-        state.counts.move(push.task, None, "delayed" if due_ms > now_ms else "ready", count)
-        state.counts[push.task].pushed += count
-        return Pushed([(first, first + count - 1)] if count else [])
-
-    def _refuse_push(self, push: Push) -> Refused | None:
-        state = self._state
-        if not push.task or len(push.task.encode()) > MAX_TASK_BYTES:
-            return Refused("rejected", f"a task's name has 1 to {MAX_TASK_BYTES} bytes task={push.task!r}")
-        if abs(push.priority) > MAX_PRIORITY:
-            limit = f"priority must be between -{MAX_PRIORITY} and {MAX_PRIORITY}"
-            return Refused("rejected", f"{limit} priority={push.priority}")
-        if not 0 <= push.delay_s <= MAX_DELAY_S:
-            return Refused("rejected", f"delay must be between 0 and {MAX_DELAY_S} seconds delay={push.delay_s}")
-        limit_bytes = state.settings.max_payload_bytes
-        for payload in push.payloads:
-            if len(payload) > limit_bytes:
-                why = "the payload is larger than max_payload; store it elsewhere and push a reference"
-                return Refused("payload_too_large", f"{why} bytes={len(payload)} max_payload={limit_bytes}")
-        if not state.has_room:
-            return Refused("queue_full", "the disk is nearly full; completions still fit, new jobs do not")
-        if not state.counts.can_add(push.task):
-            why = "jobs of too many tasks are unfinished or dead; use fewer task names, or wait"
-            return Refused("queue_full", f"{why} limit=4 KiB of counts by task")
-        if not state.backlog.can_add_lane(push.priority, push.task):
-            return Refused("queue_full", "too many lanes (pairs of priority and task) have waiting jobs limit=256")
-        return None
-
     # ------------------------------------------------------------------------------------------------------- report
 
     def _report(self, session: str, report: Report, now_ms: int) -> AnswerBody:
@@ -135,7 +73,10 @@ class Operations:
             return Reported(to_runs(sorted(outcome.id for outcome in report.outcomes)))
         if wrong := [outcome.id for outcome in report.outcomes if not _is_sayable(outcome)]:
             return Refused("rejected", f"an outcome's times or delay are out of range id={wrong[0]}")
-        places = self._state.backlog.locate([outcome.id for outcome in report.outcomes])
+        for outcome in report.outcomes:
+            if outcome.follow_ups:
+                self._pushing.see_keys(outcome.follow_ups)
+        places = self._state.backlog.locate([outcome.id for outcome in report.outcomes], lease.runs.find)
         clean = codec.clean([o.result if o.verdict == "succeeded" else b"0" for o in report.outcomes])
         lost = []
         succeeded: list[Place] = []
@@ -144,6 +85,8 @@ class Operations:
                 lost.append(outcome.id)
                 continue
             outcome.worker = policy.clip(outcome.worker) or lease.worker
+            if outcome.follow_ups and outcome.verdict == "succeeded":
+                self._follow_up(outcome, now_ms)
             if outcome.verdict == "succeeded":
                 succeeded.append(place)
                 self._state.finish(place.job, "succeeded", now_ms=now_ms, outcome=outcome, clean=is_clean)
@@ -153,6 +96,14 @@ class Operations:
         if not lease.standing and not lease.runs:
             self._state.leases.end(lease)
         return Reported(to_runs(sorted(lost)))
+
+    def _follow_up(self, outcome: Outcome, now_ms: int) -> None:
+        """Push what a successful job leaves behind; if that cannot be, its attempt has failed and nothing is pushed."""
+        refusal = self._pushing.push_all(outcome.follow_ups or (), now_ms)
+        if refusal is not None:
+            why = f"its follow-up jobs cannot be pushed: {refusal.message}"
+            outcome.verdict = "failed"
+            outcome.error = JobError(refusal.code.title().replace("_", ""), why, attempt=outcome.attempt)
 
     def _remove(self, succeeded: list[Place]) -> None:
         """Jobs that have just succeeded leave their places."""
@@ -179,14 +130,14 @@ class Operations:
 
     def _cancel(self, cancel: Cancel, now_ms: int) -> AnswerBody:
         state = self._state
-        places = state.backlog.locate(cancel.ids)
+        places = state.locate(cancel.ids)
         changed: set[int] = set()
         notices: dict[str, list[int]] = {}
         for job_id, place in zip(cancel.ids, places, strict=True):
-            if place is None or job_id in state.backlog.dead or job_id in changed:
+            if place is None or job_id in changed or state.backlog.is_dead(place):
                 continue
             if state.backlog.is_waiting(place):
-                source = "delayed" if place.object == INLINE and state.backlog.is_delayed(place.slot) else "ready"
+                source = "delayed" if state.backlog.is_delayed(place) else "ready"
                 state.backlog.remove_waiting(place)
                 state.counts.move(place.job.task, source, "cancelled")
                 state.finish(place.job, "cancelled", now_ms=now_ms)
@@ -211,7 +162,7 @@ class Operations:
         Raises:
             Corrupt: one of these jobs may be there.
         """
-        for damage in self._state.backlog.damage(ids).values():
+        for damage in self._state.backlog.located.damage(ids).values():
             raise damage
 
     def _end(self, place: Place, outcome: Outcome | None, now_ms: int) -> None:
@@ -222,23 +173,38 @@ class Operations:
 
     def _requeue(self, requeue: Requeue, now_ms: int) -> AnswerBody:
         state = self._state
-        changed = [job_id for job_id in dict.fromkeys(requeue.ids) if job_id in state.backlog.dead]
-        for job_id in changed:
-            job = state.backlog.inline[job_id]
-            state.backlog.forget_inline(job)
+        dead = self._dead(requeue.ids)
+        for place in dead:
+            state.keys.holder(place.job.key)  # known before anything changes
+        requeued, held = [], []
+        for place in dead:
+            job = place.job
+            if (holder := state.keys.holder(job.key)) is not None:
+                held.append((job.id, holder))
+                continue
+            state.backlog.remove_waiting(place)
             state.backlog.defer(structs.replace(job, granted=job.attempts, due_ms=now_ms), now_ms)
+            state.keys.take(job)
             state.counts.move(job.task, "dead", "ready")
-        return Changed(to_runs(sorted(changed)), self._unknown(requeue.ids))
+            requeued.append(place)
+        return self._changed(requeued, requeue.ids, held)
 
     def _discard(self, discard: Discard, now_ms: int) -> AnswerBody:
         state = self._state
-        changed = [job_id for job_id in dict.fromkeys(discard.ids) if job_id in state.backlog.dead]
-        for job_id in changed:
-            job = state.backlog.inline[job_id]
-            state.backlog.forget_inline(job)
-            state.counts.move(job.task, "dead", "discarded")
-            state.finish(job, "dead", now_ms=now_ms)
-        return Changed(to_runs(sorted(changed)), self._unknown(discard.ids))
+        dead = self._dead(discard.ids)
+        for place in dead:
+            state.backlog.remove_waiting(place)
+            state.counts.move(place.job.task, "dead", "discarded")
+            state.finish(place.job, "dead", now_ms=now_ms)
+        return self._changed(dead, discard.ids, [])
+
+    def _dead(self, ids: Iterable[int]) -> list[Place]:
+        """Those of these jobs that are dead."""
+        places = self._state.locate(list(dict.fromkeys(ids)))
+        return [place for place in places if place is not None and self._state.backlog.is_dead(place)]
+
+    def _changed(self, places: list[Place], asked: Iterable[int], held: list[tuple[int, int]]) -> Changed:
+        return Changed(to_runs(sorted(place.job.id for place in places)), self._unknown(asked), held)
 
     # ------------------------------------------------------------------------------------------------------ look-ups
 

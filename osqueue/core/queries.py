@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import heapq
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 
 from osqueue.core import codec
-from osqueue.core.backlog import Place
 from osqueue.core.counts import FOLDED
+from osqueue.core.locator import Place
 from osqueue.core.messages import (
     GetJob,
     GetStats,
@@ -117,7 +117,7 @@ class Queries:
     # --------------------------------------------------------------------------------------------------------- lists
 
     def _list(self, query: ListJobs) -> Page:
-        """A page of unfinished jobs: what is inline, and of one segment at most, so that no page takes long."""
+        """A page of unfinished jobs: what is inline, and of few segments, so that no page takes long."""
         jobs: list[JobRecord] = []
         size = 0
         places, end = self._unfinished(query)
@@ -132,33 +132,50 @@ class Queries:
         return Page(jobs, "" if end is None else str(end), self._passed_over(query) if end is None else None)
 
     def _passed_over(self, query: ListJobs) -> Refused | None:
-        """What the last page says of jobs that no page could list: they are ready, or were copied out long ago."""
-        if query.state not in (None, "ready"):
-            return None
-        damaged = self._state.backlog.damaged().values()
+        """What the last page says of jobs that no page could list, since their segments are damaged."""
+        damaged = [segment for segment in self._state.backlog.damaged().values() if _may_hold(segment, query.state)]
         return next((refused_as_corrupt(segment.damage()) for segment in damaged), None)
 
     def _unfinished(self, query: ListJobs) -> tuple[Iterator[Place], int | None]:
-        """Places with ids above ``query.after``, by id, and the id up to which they are; None for the last."""
+        """Places with ids above ``query.after``, by id, and the id up to which they are; None for the last.
+
+        A page is of the segments whose ids lie around the next one that there may be; mostly that is one.
+        """
         backlog = self._state.backlog
-        if query.state in ("dead", "delayed"):
-            ids: Iterable[int] = backlog.dead if query.state == "dead" else backlog.deferred
-            return (
-                Place(INLINE, job_id, backlog.inline[job_id]) for job_id in sorted(ids) if job_id > query.after
-            ), None
-        segments = [s for s in backlog.in_order() if s.line.last_id > query.after and not s.damaged][:2]
-        end = segments[1].line.first_id - 1 if len(segments) > 1 else None
+        segments = [
+            segment
+            for segment in (*backlog.located.ready(), *backlog.located.spilled())
+            if segment.line.last_id > query.after and not segment.damaged and _may_hold(segment, query.state)
+        ]
+        start = max(query.after + 1, min((segment.line.first_id for segment in segments), default=0))
+        around = [segment for segment in segments if segment.line.first_id <= start]
+        end = min((segment.line.first_id - 1 for segment in segments if segment.line.first_id > start), default=None)
         last = _ENDLESS if end is None else end
         inline = (
             Place(INLINE, job_id, backlog.inline[job_id])
             for job_id in sorted(backlog.inline)
             if query.after < job_id <= last
         )
-        return heapq.merge(inline, _places(segments[:1], query.after), key=lambda place: place.job.id), end
+        spread = [_places(segment, query.after, last) for segment in around]
+        return heapq.merge(inline, *spread, key=lambda place: place.job.id), end
 
 
-def _places(segments: list[Segment], after: int) -> list[Place]:
-    places = [Place(s.number, slot, job) for s in segments for slot, job in enumerate(s.loaded()) if job.id > after]
+def _may_hold(segment: Segment, state: str | None) -> bool:
+    """Whether jobs of a state may stand in a segment."""
+    match state:
+        case None:
+            return True
+        case "dead":
+            return segment.line.kind == "dead"
+        case "delayed":
+            return segment.line.kind == "deferred"
+        case _:
+            return segment.line.kind != "dead"
+
+
+def _places(segment: Segment, after: int, last: int) -> list[Place]:
+    jobs = enumerate(segment.loaded())
+    places = [Place(segment.number, slot, job) for slot, job in jobs if after < job.id <= last]
     return sorted(places, key=lambda place: place.job.id)
 
 
@@ -173,6 +190,7 @@ def _record(job: Job, job_state: str) -> JobRecord:
         errors=job.errors,
         pushed_at=codec.iso(job.pushed_ms),
         due_at=codec.iso(job.due_ms) if job_state == "delayed" else None,
+        key=job.key or None,
     )
 
 

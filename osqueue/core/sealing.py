@@ -1,26 +1,29 @@
-"""Writing segments: the tail sealed, small neighbours merged, holes left behind.
+"""Writing segments: the tail sealed, deferred and dead jobs spilled, small neighbours merged, holes left behind.
 
 One function writes jobs into segments; whoever calls it says where they stood before. Slots are addresses in leases,
 so every lease follows (`Moves`).
 
 Rules:
-* A segment holds jobs with ids between those of its neighbours, at most `MAX_JOBS` and `MAX_BYTES` (one larger alone).
-* Inside, jobs stand by lane; in a lane first those that were handed out, then the waiting, each by id.
+* A segment holds at most `MAX_JOBS` and `MAX_BYTES` (one larger job alone), of one kind.
+* Ready ones hold jobs with ids between those of their neighbours. Inside, jobs stand by lane; in a lane first those
+  that were handed out, then the waiting, each by id.
+* Deferred ones hold jobs of one window of due time; in a lane the waiting stand in the order in which they are due.
+* Dead ones hold jobs in the order of their death, in one span.
 * Merging takes neighbours of similar size, so that a job is written again a few times in its life, not each time.
 """
 
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from itertools import accumulate, chain, groupby
 from operator import attrgetter
 
-from osqueue.core import codec
-from osqueue.core.backlog import Backlog, Place
+from osqueue.core import codec, windows
+from osqueue.core.backlog import Backlog
 from osqueue.core.lanes import LaneKey
-from osqueue.core.model import INLINE, Job, SegmentLine, Span
-from osqueue.core.objects import segment_key
+from osqueue.core.locator import Place
+from osqueue.core.model import INLINE, Job, SegmentKind, SegmentLine, Span
 from osqueue.core.runs import Runs
 from osqueue.core.segment import MAX_BYTES, MAX_JOBS, Segment
 
@@ -41,56 +44,81 @@ class Sealing:
         moves: where held jobs went; leases must follow.
     """
 
-    def __init__(self, backlog: Backlog, allocate: Allocate) -> None:
+    def __init__(self, backlog: Backlog, allocate: Allocate, now_ms: int) -> None:
         self.objects: dict[str, bytes] = {}
         self.moves: Moves = {}
         self._backlog = backlog
         self._allocate = allocate
+        self._now_ms = now_ms
 
     def seal_tail(self) -> None:
         """Write the whole tail out."""
-        backlog = self._backlog
-        jobs, waiting = backlog.take_tail()
-        held = {job.id: (INLINE, job.id) for job in jobs if job.id not in waiting} if len(waiting) < len(jobs) else {}
-        self._write(jobs, held)
+        jobs, waiting = self._backlog.take_tail()
+        self._write("ready", jobs, _held_inline(jobs, waiting))
+
+    def spill_deferred(self) -> None:
+        """Write all inline deferred jobs out."""
+        jobs, waiting = self._backlog.take_deferred()
+        self._write("deferred", jobs, _held_inline(jobs, waiting))
+
+    def spill_dead(self) -> None:
+        """Write all inline dead jobs out."""
+        self._write("dead", self._backlog.take_dead(), {})
 
     def rewrite(self, segments: list[Segment], leased: Runs) -> None:
-        """Write neighbours anew, without what has left them.
+        """Write segments of one kind anew, without what has left them.
 
         Args:
-            segments: neighbours by first id, in memory all of them.
+            segments: neighbours by first id or, if they are deferred or dead, by age; in memory all of them.
             leased: every slot that a lease holds.
         """
         backlog = self._backlog
+        kind = segments[0].line.kind
         places = [Place(s.number, slot, job) for s in segments for slot, job in enumerate(s.loaded())]
         held = {p.job.id: (p.object, p.slot) for p in places if leased.find(p.object, p.slot) or backlog.came_back(p)}
-        jobs = [p.job for p in places if p.job.id in held or backlog.is_waiting(p)]
+        jobs = [p.job for p in places if p.job.id in held or backlog.lives(p.object, p.slot)]
         for segment in segments:
             backlog.let_go(segment)
-        self._write(sorted(jobs, key=lambda job: job.id), held)
+        self._write(kind, jobs if kind == "dead" else sorted(jobs, key=attrgetter("id")), held)
 
-    def _write(self, jobs: list[Job], held: dict[int, Address]) -> None:
-        for part in _parts(jobs):
-            number, epoch = self._allocate()
-            lanes = _by_lane(part, held)
-            ordered = list(chain.from_iterable(lanes.values()))
-            if held:
-                self._note_moves(ordered, held, number)
-            self._add(number, epoch, ordered, _spans(lanes, held))
+    def _write(self, kind: SegmentKind, jobs: list[Job], held: dict[int, Address]) -> None:
+        for level, members in self._by_level(jobs) if kind == "deferred" else ((0, jobs),):
+            for part in _parts(members):
+                self._write_part(kind, level, part, held)
         self._move_returned()
+
+    def _by_level(self, jobs: list[Job]) -> Iterator[tuple[int, list[Job]]]:
+        """Jobs by their window of due time, as it is now."""
+        by_window: dict[windows.Window, list[Job]] = {}
+        for job in jobs:
+            by_window.setdefault(windows.window_of(job.due_ms, self._now_ms), []).append(job)
+        for window, members in sorted(by_window.items()):
+            yield window.level, sorted(members, key=attrgetter("due_ms", "id"))
+
+    def _write_part(self, kind: SegmentKind, level: int, part: list[Job], held: dict[int, Address]) -> None:
+        number, epoch = self._allocate()
+        if kind == "dead":
+            ordered, spans = part, [Span(0, "", 0, len(part), 0)]
+        else:
+            lanes = _by_lane(part, held)
+            ordered, spans = list(chain.from_iterable(lanes.values())), _spans(lanes, held)
+        if held:
+            self._note_moves(ordered, held, number)
+        data = codec.encode_segment(number, epoch, ordered)
+        ids = [job.id for job in ordered]
+        oldest_ms = min(job.pushed_ms for job in ordered)
+        line = SegmentLine(number, epoch, codec.digest(data), len(data), min(ids), max(ids), oldest_ms, spans, kind)
+        if kind == "deferred":
+            line.level, line.due_ms, line.woken_ms = level, min(job.due_ms for job in part), self._now_ms
+        self._add(Segment(line, ordered), data)
 
     def _note_moves(self, jobs: list[Job], held: dict[int, Address], number: int) -> None:
         for slot, job in enumerate(jobs):
             if (old := held.get(job.id)) is not None:
                 self.moves.setdefault(old[0], {})[old[1]] = (number, slot)
 
-    def _add(self, number: int, epoch: int, jobs: list[Job], spans: list[Span]) -> None:
-        data = codec.encode_segment(number, epoch, jobs)
-        ids = [job.id for job in jobs]
-        oldest_ms = min(job.pushed_ms for job in jobs)
-        line = SegmentLine(number, epoch, codec.digest(data), len(data), min(ids), max(ids), oldest_ms, spans)
-        segment = Segment(line, jobs)
-        self.objects[segment_key(number, epoch)] = data
+    def _add(self, segment: Segment, data: bytes) -> None:
+        self.objects[segment.key] = data
         self._backlog.add_segment(segment)
         self._backlog.offer(segment)
         self._backlog.loaded.touch(segment)
@@ -105,8 +133,13 @@ class Sealing:
             self._backlog.segments[number].leased = sum(last - first + 1 for first, last, _, _ in leased.of(number))
 
 
+def _held_inline(jobs: list[Job], waiting: set[int]) -> dict[int, Address]:
+    """Addresses of those that somebody holds or gave back; mostly none."""
+    return {job.id: (INLINE, job.id) for job in jobs if job.id not in waiting} if len(waiting) < len(jobs) else {}
+
+
 def _by_lane(jobs: list[Job], held: dict[int, Address]) -> dict[LaneKey, list[Job]]:
-    """Jobs by lane, highest priority first; in each those that somebody holds, then the waiting, both by id."""
+    """Jobs by lane, highest priority first; in each those that somebody holds, then the waiting, both as they came."""
     lanes: dict[LaneKey, list[Job]] = {}
     for (priority, task), neighbours in groupby(jobs, key=attrgetter("priority", "task")):
         lanes.setdefault((-priority, task), []).extend(neighbours)
@@ -139,15 +172,28 @@ def _parts(jobs: list[Job]) -> Iterator[list[Job]]:
 # ------------------------------------------------------------------------------------------------- what to write anew
 
 
-def worth_rewriting(backlog: Backlog) -> list[Segment]:
+def worth_rewriting(backlog: Backlog, now_ms: int) -> list[Segment]:
     """The segments to write anew next: those with too many holes, else a run of small neighbours; mostly none.
 
-    Small ones come from sealing the tail, so only the newest are looked at.
+    Small ready ones come from sealing the tail, so only the newest are looked at.
     """
     if backlog.holes.potential_bytes() > HOLES_BYTES:
         legible = [number for number in backlog.holes.objects() if not backlog.segments[number].damaged]
         return [backlog.segments[max(legible, key=lambda number: len(backlog.holes.of(number)))]] if legible else []
-    return _small_neighbours(backlog.newest(2 * _MERGED_AT_ONCE))
+    for neighbours in (backlog.located.newest(2 * _MERGED_AT_ONCE), *_alike(backlog.located.spilled(), now_ms)):
+        if found := _small_neighbours(neighbours):
+            return found
+    return []
+
+
+def _alike(spilled: Iterable[Segment], now_ms: int) -> Iterable[list[Segment]]:
+    """Spilled segments that may be merged: dead ones, and deferred ones of one window."""
+    groups: dict[windows.Window | None, list[Segment]] = {}
+    for segment in spilled:
+        line = segment.line
+        group = None if line.kind == "dead" else windows.group_of(line.level, line.due_ms, now_ms)
+        groups.setdefault(group, []).append(segment)
+    return groups.values()
 
 
 def _small_neighbours(segments: list[Segment]) -> list[Segment]:

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from msgspec import UNSET, Raw, structs
 
 from osqueue.core import codec, policy
-from osqueue.core.backlog import Backlog, Place
+from osqueue.core.backlog import Backlog
 from osqueue.core.counts import TaskCounts
 from osqueue.core.finished import Finished
+from osqueue.core.keys import Keys
 from osqueue.core.leases import Lease, Leases
+from osqueue.core.locator import Place
 from osqueue.core.messages import FromBroker, JobError, Outcome, refused_as_corrupt
 from osqueue.core.model import INLINE, Frame, Job, Record, Root
 from osqueue.core.runs import SlotRun
@@ -37,6 +39,7 @@ class QueueState:
         self.backlog = Backlog(root)
         self.counts = TaskCounts(root.tasks)
         self.leases = Leases(root.leases, term_ms=round(settings.lease_s * 1000), now_ms=now_ms)
+        self.keys = Keys(root.keys, root.key_objects)
         self.sessions = Sessions(root.sessions, root.forgotten)
         self.finished = Finished([bytes(raw) for raw in root.finished])
         self.watchers = Watchers()
@@ -67,8 +70,11 @@ class QueueState:
                 finished_at=codec.iso(outcome.finished_ms if outcome is not None and outcome.finished_ms else now_ms),
                 worker=outcome.worker or None if outcome is not None else None,
                 priority=job.priority or UNSET,
+                key=job.key or UNSET,
             )
         )
+        if state != "dead":
+            self.keys.release(job)
         if self.watchers:
             self.watchers.ended(job, state, attempts, result)
 
@@ -105,6 +111,7 @@ class QueueState:
     def bury(self, job: Job) -> None:
         """A job that has failed for good."""
         self.backlog.bury(job)
+        self.keys.release(job)
         self.counts.move(job.task, "leased", "dead")
         self.watchers.ended(job, "dead", job.attempts)
 
@@ -127,15 +134,31 @@ class QueueState:
                 self.changed = True
                 if not lease.standing and not lease.runs:
                     self.leases.end(lease)
+        first_id, last_id = segment.line.first_id, segment.line.last_id
         why = refused_as_corrupt(segment.damage())
-        self.watchers.blocked(segment.line.first_id, segment.line.last_id, self.backlog.inline, why)
+        self.watchers.blocked(first_id, last_id, lambda job_id: self._is_unharmed(job_id, segment), why)
+
+    def _is_unharmed(self, job_id: int, damaged: Segment) -> bool:
+        """Whether a job is known not to be in a damaged segment that it may have been in."""
+        try:
+            [place] = self.locate([job_id])
+        except NeedsObjectsError:
+            return False
+        return place is not None and place.object != damaged.number
 
     # -------------------------------------------------------------------------------------------------- looking up
 
     def find(self, job_id: int) -> Place | None:
-        """As `Backlog.locate`, for one job."""
-        [place] = self.backlog.locate([job_id])
+        """As `locate`, for one job."""
+        [place] = self.locate([job_id])
         return place
+
+    def locate(self, ids: Sequence[int]) -> list[Place | None]:
+        """As `Backlog.locate`, whoever may hold the jobs."""
+        return self.backlog.locate(ids, self._is_leased)
+
+    def _is_leased(self, object_: int, slot: int) -> bool:
+        return any(lease.runs.find(object_, slot) for lease in self.leases.all())
 
     def places(self, runs: Iterable[SlotRun]) -> list[Place]:
         """The jobs of some runs; those in damaged segments are left out, since nobody can say what they are.
@@ -171,7 +194,7 @@ class QueueState:
 
     def blocked(self, tasks: Iterable[str]) -> tuple[int, list[str]]:
         """How many unfinished jobs of these tasks are in damaged segments, and the segments' keys."""
-        damaged = self.backlog.damaged()
+        damaged = {n: segment for n, segment in self.backlog.damaged().items() if segment.line.kind != "dead"}
         jobs = Counter[str]()
         for task, count in self.backlog.by_task(run for run in self.backlog.returned() if run[0] in damaged):
             jobs[task] += count
@@ -181,12 +204,10 @@ class QueueState:
 
     def state_of(self, place: Place) -> str | None:
         """A job's state by its place; None for a slot that its job has left."""
-        if place.object == INLINE and place.slot in self.backlog.dead:
+        if self.backlog.is_dead(place):
             return "dead"
-        if place.object == INLINE and self.backlog.is_delayed(place.slot):
-            return "delayed"
         if self.backlog.is_waiting(place):
-            return "ready"
+            return "delayed" if self.backlog.is_delayed(place) else "ready"
         lease = self.lease_of(place)
         if lease is None:
             return None

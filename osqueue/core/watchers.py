@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 from osqueue.core.messages import Finished, FromBroker, JobRecord, Missing, Refused
 from osqueue.core.model import Job
@@ -14,7 +14,8 @@ class Watchers:
     """Memory only: clients name what they wait for in every hello. Not thread-safe; owned by the machine."""
 
     def __init__(self) -> None:
-        self._sessions: dict[int, str] = {}
+        self._sessions: dict[int, tuple[str, ...]] = {}
+        """Mostly one for a job; those who push a key that is held wait for its holder's job too."""
         self._notices: dict[str, list[JobRecord]] = {}
         self._missing: list[tuple[str, Missing]] = []
 
@@ -23,17 +24,24 @@ class Watchers:
 
     def watch(self, ids: Iterable[int], session: str) -> None:
         """A session waits for these jobs."""
-        self._sessions.update((job_id, session) for job_id in ids)
+        alone = (session,)
+        for job_id in ids:
+            known = self._sessions.setdefault(job_id, alone)
+            if session not in known:
+                self._sessions[job_id] = (*known, session)
 
     def disconnected(self, session: str) -> None:
         """A session waits for nothing any more, until its next hello."""
-        for job_id in [job_id for job_id, watcher in self._sessions.items() if watcher == session]:
-            del self._sessions[job_id]
+        for job_id, known in [item for item in self._sessions.items() if session in item[1]]:
+            if len(known) == 1:
+                del self._sessions[job_id]
+            else:
+                self._sessions[job_id] = tuple(other for other in known if other != session)
 
     def ended(self, job: Job, state: str, attempts: int, result: bytes | None = None) -> None:
         """A job has ended; whoever waits for it is told."""
-        session = self._sessions.pop(job.id, None)
-        if session is not None:
+        sessions = self._sessions.pop(job.id, None)
+        if sessions is not None:
             record = JobRecord(
                 id=job.id,
                 task=job.task,
@@ -42,14 +50,16 @@ class Watchers:
                 errors=job.errors,
                 result=result,
             )
-            self._notices.setdefault(session, []).append(record)
+            for session in sessions:
+                self._notices.setdefault(session, []).append(record)
 
-    def blocked(self, first_id: int, last_id: int, unharmed: Iterable[int], why: Refused) -> None:
-        """The segment of these jobs is damaged: whoever waits for one that is in there is told not to."""
-        within = {job_id for job_id in self._sessions if first_id <= job_id <= last_id}
+    def blocked(self, first_id: int, last_id: int, is_unharmed: Callable[[int], bool], why: Refused) -> None:
+        """The segment of these jobs is damaged: whoever waits for one that may be in there is told not to."""
+        within = [job_id for job_id in self._sessions if first_id <= job_id <= last_id]
         missing: dict[str, list[int]] = {}
-        for job_id in sorted(within.difference(unharmed)):
-            missing.setdefault(self._sessions.pop(job_id), []).append(job_id)
+        for job_id in sorted(job_id for job_id in within if not is_unharmed(job_id)):
+            for session in self._sessions.pop(job_id):
+                missing.setdefault(session, []).append(job_id)
         self._missing += [(session, Missing(ids, why)) for session, ids in missing.items()]
 
     def take_notices(self) -> Iterator[tuple[str, FromBroker]]:

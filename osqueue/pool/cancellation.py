@@ -46,7 +46,7 @@ class Cancellation:
         if handed_out:
             # Only the supervisor knows which of these have begun.
             ended |= set(await self._drop(handed_out))
-        return withdrawn + [future for job_id, future in by_id.items() if job_id in ended]
+        return withdrawn + [future for job_id, alike in by_id.items() if job_id in ended for future in alike]
 
     async def every_unstarted(self) -> list[JobFuture[Any]]:
         """Cancel every job of a future that has not begun; which they were."""

@@ -133,6 +133,7 @@ class LocalPool(Generic[P, R]):
         task: str = DEFAULT_TASK,
         delay: float = 0,
         priority: int = 0,
+        key: str | None = None,
         timeout: float | None = None,
         max_attempts: int | None = None,
     ) -> int:
@@ -143,6 +144,8 @@ class LocalPool(Generic[P, R]):
             task: the name of its handler.
             delay: seconds before it may run.
             priority: from -1,000 to 1,000; higher ones first, first in first out inside one.
+            key: text of 1 to 256 bytes; while a job with this key is delayed, ready or running, its id is returned and
+                nothing is pushed, whatever the payload.
             timeout: seconds that an attempt may take; None for the pool's.
             max_attempts: runs until it is dead; None for the pool's.
 
@@ -155,7 +158,7 @@ class LocalPool(Generic[P, R]):
         """
         data = self._encoder(task)(payload)
         return self._open_engine().client.push(
-            data, task=task, delay=delay, priority=priority, timeout=timeout, max_attempts=max_attempts
+            data, task=task, delay=delay, priority=priority, key=key, timeout=timeout, max_attempts=max_attempts
         )
 
     def push_many(
@@ -194,6 +197,7 @@ class LocalPool(Generic[P, R]):
         task: str = DEFAULT_TASK,
         delay: float = 0,
         priority: int = 0,
+        key: str | None = None,
         timeout: float | None = None,
         max_attempts: int | None = None,
     ) -> JobFuture[R]:
@@ -207,7 +211,9 @@ class LocalPool(Generic[P, R]):
             UnknownTask, InvalidPayload, PayloadTooLarge: nothing was pushed.
         """
         _refuse_excess("submit(payload)", excess)
-        options = push_options(task=task, delay=delay, priority=priority, timeout=timeout, max_attempts=max_attempts)
+        options = push_options(
+            task=task, delay=delay, priority=priority, key=key, timeout=timeout, max_attempts=max_attempts
+        )
         return self._submit(options, self._encoder(task)(payload))
 
     def map(

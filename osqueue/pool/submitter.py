@@ -58,7 +58,7 @@ class Submitter:
         self._results = results
         self._unsent: deque[Submission] = deque()
         self._pushing: dict[JobFuture[Any], Submission] = {}
-        self._futures: dict[int, JobFuture[Any]] = {}
+        self._futures: dict[JobFuture[Any], int] = {}
         self._ended: list[Ended] = []
         self._in_flight = 0
         self._flushing = False
@@ -81,15 +81,19 @@ class Submitter:
         self._unsent = deque(one for one in self._unsent if one.future not in wanted)
         return withdrawn
 
-    async def ids(self, futures: Iterable[JobFuture[Any]]) -> dict[int, JobFuture[Any]]:
+    async def ids(self, futures: Iterable[JobFuture[Any]]) -> dict[int, list[JobFuture[Any]]]:
         """The ids of futures whose jobs have been sent, once they are pushed, without those that were refused."""
         wanted = list(futures)
         await self._gone({future for future in wanted if future in self._pushing})
-        return {future.job_id: future for future in wanted if future.job_id is not None}
+        by_id: dict[int, list[JobFuture[Any]]] = {}
+        for future in wanted:
+            if future.job_id is not None:
+                by_id.setdefault(future.job_id, []).append(future)
+        return by_id
 
     def open_futures(self) -> list[JobFuture[Any]]:
         """Those whose job has not ended."""
-        return [*(one.future for one in self._unsent), *self._pushing, *self._futures.values()]
+        return [*(one.future for one in self._unsent), *self._pushing, *self._futures]
 
     def fail(self, error: Exception) -> None:
         """No job's end will be known any more."""
@@ -122,7 +126,8 @@ class Submitter:
         options = self._unsent[0].options
         batch: list[Submission] = []
         size = 0
-        while self._unsent and len(batch) < PUSH_JOBS and self._unsent[0].options == options:
+        most = 1 if options.key else PUSH_JOBS
+        while self._unsent and len(batch) < most and self._unsent[0].options == options:
             size += len(self._unsent[0].payload)
             if batch and size > PUSH_BYTES:
                 break
@@ -152,10 +157,10 @@ class Submitter:
     def _watch(self, job_id: int, one: Submission) -> None:
         future, values = one.future, one.results
         future.job_id = job_id
-        self._futures[job_id] = future
+        self._futures[future] = job_id
 
         def ended(end: JobRecord | Exception) -> None:
-            self._futures.pop(job_id, None)
+            self._futures.pop(future, None)
             if not self._ended:
                 self._reactor.loop.call_soon(self._settle)
             self._ended.append((future, end, values))

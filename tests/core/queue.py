@@ -15,6 +15,7 @@ from osqueue.core.messages import (
     Cancel,
     Claim,
     Discard,
+    Finished,
     GetJob,
     GetStats,
     Granted,
@@ -133,6 +134,19 @@ class Session:
     def list(self, state: str | None = None) -> list[Any]:
         return list(self.ask(ListJobs(state)).jobs)  # type: ignore[arg-type]
 
+    def ask_list(self, state: str | None, after: int = 0) -> Any:
+        return self.ask(ListJobs(state, after))  # type: ignore[arg-type]
+
+    def granted(self) -> list[Handout]:
+        """What standing claims have brought since this was asked last."""
+        jobs = [job for message in self.received(Granted) for job in message.jobs]
+        self.inbox = [m for m in self.inbox if not isinstance(m, Granted)]
+        return jobs
+
+    def received_ends(self) -> list[Any]:
+        """The jobs whose end this session was told."""
+        return [record for message in self.received(Finished) for record in message.jobs]
+
     def lost(self) -> list[int]:
         return [job_id for message in self.received(Lost) for job_id in message.ids]
 
@@ -179,13 +193,17 @@ class Queue:
 
     def commit(self) -> None:
         """Settle, load what is wanted, and land what has changed, until nothing is left to do."""
+        self._settle()
+        while self.machine.changed:
+            self._land(self.machine.plan(now_ms=self.now_ms, nonce=self._nonce()))
+            self._settle()
+        self._deliver()
+
+    def _settle(self) -> None:
         self.machine.settle(self.now_ms)
         while wanted := self.machine.take_wanted():
             self.load(wanted)
             self.machine.settle(self.now_ms)
-        if self.machine.changed:
-            self._land(self.machine.plan(now_ms=self.now_ms, nonce=self._nonce()))
-        self._deliver()
 
     def _land(self, commit: Commit) -> None:
         self.store.update(commit.objects)

@@ -11,17 +11,20 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from osqueue.core import codec
-from osqueue.core.backlog import Place
 from osqueue.core.commit import without
+from osqueue.core.locator import Place
 from osqueue.core.machine import QueueMachine
 from osqueue.core.messages import Cancelled, Granted, Handout, Holder, JobError, Outcome, Push
 from osqueue.core.model import INLINE
+from osqueue.core.objects import segment_key
 from tests.core.queue import Queue, Session, lost_ids
 
 TASKS = ("default", "other")
 ROOT_BYTES = 128 * 1024
-UNBUDGETED = ("segments", "deferred", "dead")
+UNBUDGETED = ("segments",)
 """Sections that may pass their budgets until they spill."""
+BUDGETS = {"keys": 3 * 1024, "deferred": 5 * 1024, "dead": 4 * 1024, "tail": 22 * 1024, "finished": 16 * 1024}
+DELAYS_S = [0, 0, 0, 2, 20, 300, 3000, 20_000, 200_000, 2_000_000]
 
 LOCAL = Holder("boot", "namespace", 1, 1)
 """Workers are local supervisors, whose leases have no term."""
@@ -42,17 +45,33 @@ class AnySequence(RuleBasedStateMachine):
         self.held: dict[str, list[Handout]] = {"one": [], "two": []}
         self.accepted: set[int] = set()
         self.final: dict[int, str] = {}
+        self.keyed: dict[str, int] = {}
         self.first_handed_out: dict[tuple[str, int], int] = {}
 
     # ------------------------------------------------------------------------------------------------ what may happen
 
     @rule(count=st.sampled_from([1, 3, 40, 700]), size=sizes, task=st.sampled_from(TASKS),
-          priority=st.integers(-1, 1), delay=st.sampled_from([0, 0, 0, 2, 20]))  # fmt: skip
+          priority=st.integers(-1, 1), delay=st.sampled_from(DELAYS_S))  # fmt: skip
     def push(self, count: int, size: int, task: str, priority: int, delay: float) -> None:
         count = min(count, max(1, 200_000 // size))
         ids = self.publisher.push(*[b'"%b"' % (b"x" * size)] * count, task=task, priority=priority, delay_s=delay)
         assert not self.accepted & set(ids)
         self.accepted |= set(ids)
+
+    @rule(delay=st.sampled_from(DELAYS_S), size=st.sampled_from([10, 300]))
+    def trickle(self, delay: float, size: int) -> None:
+        for _ in range(10):
+            self.push(30, size, "default", 0, delay)
+
+    @rule(who=st.integers(0, 1), verdict=st.sampled_from(["failed", "dead"]), parts=st.sampled_from([1, 12]))
+    def fail_everything(self, who: int, verdict: Any, parts: int) -> None:
+        self._collect()
+        worker = self.workers[who]
+        held, self.held[worker.name] = self.held[worker.name], []
+        error = JobError("ValueError", "no", "traceback" * 50)
+        for at in range(parts):
+            if part := held[at::parts]:
+                worker.report(*[Outcome(job.id, job.attempt, verdict, 1, 2, b"1", error) for job in part])
 
     @rule(who=st.integers(0, 1), jobs=st.sampled_from([1, 5, 500]), tasks=st.sampled_from([TASKS, TASKS[:1]]))
     def claim(self, who: int, jobs: int, tasks: tuple[str, ...]) -> None:
@@ -114,28 +133,40 @@ class AnySequence(RuleBasedStateMachine):
     @rule(requeue=st.booleans())
     def tend_the_dead(self, requeue: bool) -> None:
         ids = [job.id for job in self.publisher.list("dead")][::2]
-        (self.publisher.requeue if requeue else self.publisher.discard)(*ids)
         if not requeue:
+            self.publisher.discard(*ids)
             self.final.update(dict.fromkeys(ids, "dead"))
+            return
+        for job_id, holder in self.publisher.requeue(*ids).held:
+            assert self._is_unfinished(holder)
+            assert self.publisher.get(job_id).key == self.publisher.get(holder).key
+        self.keyed.update({job.key: job.id for job in map(self.publisher.get, ids) if job.key and job.state != "dead"})
 
-    @rule(seconds=st.sampled_from([0.5, 3.0, 25.0]))
+    @rule(seconds=st.sampled_from([0.5, 3.0, 25.0, 400.0]))
     def wait(self, seconds: float) -> None:
         self.queue.wait(seconds)
+
+    @rule(seconds=st.sampled_from([3000, 100_000, 2_000_000]))
+    def be_closed_for_long(self, seconds: int) -> None:
+        self.queue.now_ms += seconds * 1000
+        self.reopen()
 
     @rule()
     def say_again(self) -> None:
         first = self.publisher.say(Push([b"1"]))
         self.accepted.add(first.ids[0][0])
-        before = self.queue.root_values(without_sections=("sessions",))
+        before = self.queue.root_values(without_sections=("sessions", "trash"))
         assert self.publisher.say(Push([b"1"]), number=self.publisher.number, acked=0) == first
-        assert self.queue.root_values(without_sections=("sessions",)) == before, "twice is once"
+        assert self.queue.root_values(without_sections=("sessions", "trash")) == before, "twice is once"
 
     @rule()
     def refuse(self) -> None:
         self.publisher.say(Push([]))
-        before = self.queue.root_values(without_sections=("sessions",))
+        before = self.queue.root_values(without_sections=("sessions", "trash"))
         assert self.publisher.say(Push([b"1"], priority=5000)).code == "rejected"
-        assert self.queue.root_values(without_sections=("sessions",)) == before, "a refusal changes nothing else"
+        assert self.queue.root_values(without_sections=("sessions", "trash")) == before, (
+            "a refusal changes nothing else"
+        )
 
     @rule()
     def forget_segments(self) -> None:
@@ -172,6 +203,20 @@ class AnySequence(RuleBasedStateMachine):
             assert self.publisher.get(job_id).attempts == before + (job_id in charged)
         self._collect()
 
+    @rule(key=st.sampled_from(["a", "b", "c"]), many=st.booleans(), delay=st.sampled_from(DELAYS_S))
+    def push_with_a_key(self, key: str, many: bool, delay: float) -> None:
+        for one in [f"{key}{number}" for number in range(50)] if many else [key]:
+            holder = self.keyed.get(one)
+            if holder is not None and not self._is_unfinished(holder):
+                holder = None
+            [job_id] = self.publisher.push(b"1", key=one, delay_s=delay)
+            assert (job_id == holder) is (holder is not None), "one unfinished job a key"
+            self.accepted.add(job_id)
+            self.keyed[one] = job_id
+
+    def _is_unfinished(self, job_id: int) -> bool:
+        return getattr(self.publisher.get(job_id), "state", "") in ("delayed", "ready", "running")
+
     # ------------------------------------------------------------------------------------------------- what must hold
 
     @invariant()
@@ -184,7 +229,7 @@ class AnySequence(RuleBasedStateMachine):
         assert not live.keys() & records.keys()
         assert live.keys() | records.keys() == self.accepted
         tail = [state.backlog.inline[job_id] for job_id in state.backlog.tail]
-        in_segments = [job for segment in state.backlog.segments.values() for job in segment.jobs or []]
+        in_segments = [job for segment in state.backlog.located.ready() for job in segment.jobs or []]
         assert {job.attempts for job in tail + in_segments} <= {0}, "who has failed is among the deferred or the dead"
         assert records.keys() == self.final.keys()
         by_state = Counter(live.values())
@@ -213,13 +258,17 @@ class AnySequence(RuleBasedStateMachine):
 
     def _where(self, object_: int, slot: int, job: Any, leased: Any) -> str | None:
         backlog = self.queue.machine.state.backlog
-        if object_ == INLINE and slot in backlog.dead:
+        place = Place(object_, slot, job)
+        if backlog.is_dead(place):
             return "dead"
         if leased.find(object_, slot):
             return "leased"
-        if object_ == INLINE and backlog.is_delayed(slot):
-            return "delayed"
-        return "ready" if backlog.is_waiting(Place(object_, slot, job)) else None
+        if not backlog.is_waiting(place):
+            return None
+        if object_ == INLINE or (segment := backlog.segments[object_]).dues is not None:
+            return "delayed" if backlog.is_delayed(place) else "ready"
+        is_due = job.due_ms <= segment.line.woken_ms or not segment.is_untaken(slot)
+        return "ready" if is_due or segment.line.kind == "ready" else "delayed"
 
     @invariant()
     def holders_hold_what_they_were_given(self) -> None:
@@ -231,10 +280,13 @@ class AnySequence(RuleBasedStateMachine):
         values = self.queue.root_values()
         spill = sum(len(values[name]) - 20_000 for name in UNBUDGETED if len(values[name]) > 20_000)  # type: ignore[arg-type]
         assert len(self.queue.root) - spill <= ROOT_BYTES
+        for name, budget in BUDGETS.items():
+            assert len(values[name]) <= budget, name  # type: ignore[arg-type]
 
     @invariant()
     def every_named_object_exists_and_no_other(self) -> None:
         named = {segment.key for segment in self.queue.machine.state.backlog.segments.values()}
+        named |= {segment_key(one.number, one.epoch) for one in self.queue.machine.state.keys.objects()}
         assert {key for key in self.queue.store if key.startswith("segments/")} == named
 
     @precondition(lambda self: not self.queue.machine.changed)

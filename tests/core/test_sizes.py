@@ -29,7 +29,7 @@ def test_a_segment_holds_so_many_jobs_and_bytes_at_most_and_one_larger_job_alone
     session.push(*[PAYLOAD] * 30)
     session.push(b'"%b"' % (b"-" * MAX_BYTES), b"1")
 
-    segments = list(queue.machine.state.backlog.in_order())
+    segments = list(queue.machine.state.backlog.located.ready())
     sizes = [sum(job.payload_size() for job in segment.loaded()) for segment in segments]
     assert [segment.slots for segment in segments][:3] == [MAX_JOBS, MAX_JOBS, 500]
     assert [size for size in sizes if size > MAX_BYTES] == [MAX_BYTES + 2]
@@ -41,7 +41,7 @@ def test_jobs_of_two_tasks_in_one_segment_go_out_by_id(queue: Queue) -> None:
     session = queue.session()
     for number in range(30):
         session.push(*[b'"%0100d"' % number] * 10, task="ab"[number % 2])
-    assert any(len(segment.line.spans) == 2 for segment in queue.machine.state.backlog.in_order())
+    assert any(len(segment.line.spans) == 2 for segment in queue.machine.state.backlog.located.ready())
 
     jobs = session.claim(400, ("a", "b"), standing=True)
 
@@ -105,4 +105,4 @@ def test_whoever_names_jobs_of_several_segments_is_told_all_that_must_be_read(qu
     with pytest.raises(NeedsObjectsError) as caught:
         queue.machine.numbered("a", session.birth, Numbered(3, 2, Report(session.lease, outcomes)), queue.now_ms)
 
-    assert caught.value.keys == sorted(segment.key for segment in queue.machine.state.backlog.in_order())
+    assert caught.value.keys == sorted(segment.key for segment in queue.machine.state.backlog.located.ready())

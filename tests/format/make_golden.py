@@ -56,6 +56,9 @@ def work(broker: Broker) -> None:
     broker.push(b"\xff no JSON", task="binary", priority=-3)
     broker.push(b'"later"', delay=1e9, timeout=60, max_attempts=7)
     broker.push(b'"first"', priority=1000)
+    broker.push(b'"once"', key="order-7", delay=1e9)
+    for number in range(100):
+        broker.push(b'"once"', key=f"order-{100 + number}", priority=-1000, delay=2e9)
     first, second, third, fourth = (broker.claim(f"worker-{number}") for number in range(4))
     assert first is not None
     assert second is not None
@@ -76,6 +79,11 @@ def work(broker: Broker) -> None:
     assert gone is not None
     broker.fail(gone, "no")
     broker.discard(gone.id)
+    broker.push_many((b'{"name":"spilled","text":"%b"}' % (b"-" * 900) for _ in range(20)), task="spilled")
+    for number in range(20):
+        spilled = broker.claim(tasks=("spilled",))
+        assert spilled is not None
+        broker.fail(spilled, "no " * 20, retry=number % 2 == 0, delay=1e9)
 
 
 def copy_objects(queue: Path, target: Path) -> None:

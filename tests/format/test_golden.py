@@ -6,7 +6,7 @@ import json
 import re
 import shutil
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import msgspec
 import pytest
@@ -14,7 +14,7 @@ import pytest
 from osqueue import Broker, Corrupt
 from osqueue.core import codec
 from osqueue.core.messages import Holder, JobError
-from osqueue.core.model import FORMAT, Counts, Job, LeaseLine, Record, Root, SegmentHead
+from osqueue.core.model import FORMAT, Counts, Job, KeyLine, LeaseLine, Record, Root, SegmentHead, SegmentKind
 from osqueue.storage import ROOT_KEY, open_reader
 from osqueue.verify import verify
 from tests.format.make_golden import EXPECTED, summary
@@ -54,7 +54,18 @@ def test_the_golden_queue_is_sound(queue: Path) -> None:
     findings = verify(open_reader(queue))
 
     assert findings.problems == []
-    assert (findings.segments, findings.archive_objects) == (1, len(list(GOLDEN.glob("archive/*/*"))))
+    archive_objects = list(GOLDEN.glob("archive/*/*"))
+    root = codec.decode_root((GOLDEN / ROOT_KEY).read_bytes())
+    assert (findings.segments, findings.archive_objects) == (len(root.segments), len(archive_objects))
+    assert findings.dead == sum(record["state"] == "dead" and "finished_at" not in record for record in expected())
+
+
+def test_the_golden_queue_has_every_kind_of_object() -> None:
+    root = codec.decode_root((GOLDEN / ROOT_KEY).read_bytes())
+
+    assert {line.kind for line in root.segments} == set(get_args(SegmentKind))
+    assert root.keys
+    assert root.key_objects
 
 
 def test_the_golden_queue_goes_on_where_it_stopped(queue: Path) -> None:
@@ -64,7 +75,7 @@ def test_the_golden_queue_goes_on_where_it_stopped(queue: Path) -> None:
 
     assert job is not None
     assert job.id == 34
-    assert pushed == 76
+    assert pushed == len(expected()) + 1
     assert verify(open_reader(queue)).problems == []
 
 
@@ -91,7 +102,7 @@ def test_another_format_number_is_refused_by_name(queue: Path, number: int) -> N
 
 
 def test_a_segment_of_another_format_is_refused_by_name() -> None:
-    [segment] = GOLDEN.glob("segments/*")
+    segment = min(GOLDEN.glob("segments/*"))
     data = segment.read_bytes().replace(b'"format":1', b'"format":2', 1)
 
     with pytest.raises(Corrupt, match="its format is 2"):
@@ -105,7 +116,7 @@ def test_a_segment_without_jobs_is_damaged() -> None:
         codec.decode_segment(data, expected_digest=codec.digest(data), key="segments/x")
 
 
-@pytest.mark.parametrize("struct", [Root, SegmentHead, Job, LeaseLine, Holder, Counts, Record, JobError])
+@pytest.mark.parametrize("struct", [Root, SegmentHead, KeyLine, Job, LeaseLine, Holder, Counts, Record, JobError])
 def test_every_field_on_disk_is_described(struct: type[msgspec.Struct]) -> None:
     described = set(re.findall(r"`(\w+)`", PAGE.read_text()))
 

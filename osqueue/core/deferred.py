@@ -1,0 +1,143 @@
+"""Jobs that wait for a time, inline or spilled into segments, and which of them have become due.
+
+inline   ──due──▶ ready
+spilled  ──its window opens──▶ split among finer windows … ──the finest──▶ ready, slot by slot, where it stands
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from heapq import heappop, heappush
+
+from osqueue.core import windows
+from osqueue.core.model import Job
+from osqueue.core.runs import Runs
+from osqueue.core.segment import Segment
+
+
+class Deferred:
+    """The clock of deferred jobs. Not thread-safe; owned by the backlog.
+
+    Attributes:
+        inline: ids of the jobs in the root that are delayed or have failed, also those that are due or leased by now.
+    """
+
+    def __init__(self) -> None:
+        self.inline: dict[int, None] = {}
+        self._alarms: list[tuple[int, int]] = []
+        self._delayed: set[int] = set()
+        self._segments: dict[int, Segment] = {}
+        self._looked_ms = 0
+        """Nothing that is spilled is due, or opens, between then and ``_next_ms``."""
+        self._next_ms: int | None = None
+        self._needed: set[str] = set()
+        self._splits = False
+
+    # ---------------------------------------------------------------------------------------------------------- inline
+
+    def add(self, job: Job, *, delayed: bool) -> None:
+        """An inline job, that waits for its time or not."""
+        self.inline[job.id] = None
+        if delayed:
+            heappush(self._alarms, (job.due_ms, job.id))
+            self._delayed.add(job.id)
+
+    def forget(self, job_id: int) -> bool:
+        """The job is inline no longer; says whether it was delayed."""
+        del self.inline[job_id]
+        delayed = job_id in self._delayed
+        self._delayed.discard(job_id)
+        return delayed
+
+    def is_delayed(self, job_id: int) -> bool:
+        """Whether an inline job's time has not come."""
+        return job_id in self._delayed
+
+    def wake_inline(self, now_ms: int) -> Iterator[int]:
+        """Ids of inline jobs that have become due."""
+        while (due := self._next_inline_ms()) is not None and due <= now_ms:
+            _, job_id = heappop(self._alarms)
+            self._delayed.remove(job_id)
+            yield job_id
+
+    def _next_inline_ms(self) -> int | None:
+        while self._alarms and self._alarms[0][1] not in self._delayed:
+            heappop(self._alarms)
+        return self._alarms[0][0] if self._alarms else None
+
+    # --------------------------------------------------------------------------------------------------------- spilled
+
+    def add_segment(self, segment: Segment) -> None:
+        """Deferred jobs stand in this segment too."""
+        self._segments[segment.number] = segment
+        self.loaded()
+
+    def remove_segment(self, segment: Segment) -> None:
+        """The segment has gone."""
+        self._segments.pop(segment.number, None)
+
+    def segments(self) -> Iterable[Segment]:
+        """Those that hold deferred jobs, in the order in which they were made."""
+        return self._segments.values()
+
+    def loaded(self) -> None:
+        """A segment has come into memory: what is to be done with it is found out at the next look."""
+        self._next_ms = self._looked_ms
+
+    def wake_spilled(self, now_ms: int, holes: Runs) -> list[tuple[str, int]]:
+        """Make ready what has become due; how many jobs of which task that is."""
+        if self._next_ms is None or self._next_ms > now_ms:
+            return []
+        self._looked_ms = now_ms
+        woken: list[tuple[str, int]] = []
+        for segment in self._segments.values():
+            if segment.dues is not None and (due := segment.dues.next_ms()) is not None and due <= now_ms:
+                woken += segment.dues.wake(now_ms, holes.of(segment.number))
+                segment.line.woken_ms = now_ms
+        opened = [segment for segment in self._segments.values() if self._has_opened(segment)]
+        self._needed |= {segment.key for segment in opened if _lacks_jobs(segment)}
+        self._splits = self._splits or any(segment.line.level and segment.jobs is not None for segment in opened)
+        self._next_ms = min((at for at in map(self._next_of, self._segments.values()) if at is not None), default=None)
+        return woken
+
+    def take_needed(self) -> set[str]:
+        """Keys of segments that have opened and are to be read."""
+        needed, self._needed = self._needed, set()
+        return needed
+
+    def take_splits(self) -> bool:
+        """Whether a segment has opened that the next commit is to split."""
+        splits, self._splits = self._splits, False
+        return splits
+
+    def opened(self) -> list[Segment]:
+        """Segments whose jobs are to be split among finer windows, in memory or not."""
+        return [segment for segment in self._segments.values() if segment.line.level and self._has_opened(segment)]
+
+    def next_ms(self) -> int | None:
+        """When `Backlog.wake` will have something to do."""
+        inline_ms = self._next_inline_ms()
+        if self._next_ms is None or inline_ms is None:
+            return self._next_ms if inline_ms is None else inline_ms
+        return min(inline_ms, self._next_ms)
+
+    # ---------------------------------------------------------------------------------------------------------- private
+
+    def _has_opened(self, segment: Segment) -> bool:
+        return not segment.damaged and _opens_ms(segment) <= self._looked_ms
+
+    def _next_of(self, segment: Segment) -> int | None:
+        """When to look at a segment next; None while it has to be read or split first, or nobody can read it."""
+        if segment.damaged:
+            return None
+        if segment.dues is not None and not segment.line.level:
+            return segment.dues.next_ms()
+        return None if self._has_opened(segment) else _opens_ms(segment)
+
+
+def _opens_ms(segment: Segment) -> int:
+    return windows.opens_ms(segment.line.level, segment.line.due_ms)
+
+
+def _lacks_jobs(segment: Segment) -> bool:
+    return segment.jobs is None if segment.line.level else segment.dues is None

@@ -1,0 +1,159 @@
+"""Where a job stands, by its id.
+
+    inline ─▶ the one ready segment whose ids lie around it ─▶ spilled segments whose ids do
+
+A job that has failed, or was deferred, has left the segment that it was pushed into: its slot there is found first, and
+passed over unless it lives.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right, insort
+from collections.abc import Callable, Iterable, Iterator, Sequence
+
+from msgspec import Struct
+
+from osqueue.core.model import INLINE, Job
+from osqueue.core.segment import NeedsObjectsError, Segment
+from osqueue.errors import Corrupt
+
+_ENDLESS = 1 << 62
+_READ_AT_ONCE = 8
+"""Spilled segments that a look-up asks for at a time: their indexes stay, their jobs need not."""
+
+
+class Place(Struct, frozen=True, gc=False):
+    """A job that is not finished, and its address."""
+
+    object: int
+    slot: int
+    job: Job
+
+
+class Locator:
+    """All inline jobs and segments, by id. Not thread-safe; owned by the backlog."""
+
+    def __init__(self, inline: dict[int, Job]) -> None:
+        self._inline = inline
+        self._segments: dict[int, Segment] = {}
+        self._by_first_id: list[tuple[int, int]] = []
+        self._spilled: dict[int, Segment] = {}
+
+    def add(self, segment: Segment) -> None:
+        self._segments[segment.number] = segment
+        if segment.spilled:
+            self._spilled[segment.number] = segment
+        else:
+            insort(self._by_first_id, (segment.line.first_id, segment.number))
+
+    def remove(self, segment: Segment) -> None:
+        del self._segments[segment.number]
+        if segment.spilled:
+            del self._spilled[segment.number]
+        else:
+            self._by_first_id.remove((segment.line.first_id, segment.number))
+
+    def ready(self) -> Iterator[Segment]:
+        """Segments of jobs that were ready when they were pushed, by first id."""
+        return (self._segments[number] for _, number in self._by_first_id)
+
+    def newest(self, count: int) -> list[Segment]:
+        """The last few of those."""
+        return [self._segments[number] for _, number in self._by_first_id[-count:]]
+
+    def spilled(self) -> Iterable[Segment]:
+        """Segments of deferred and dead jobs, in the order in which they were made."""
+        return self._spilled.values()
+
+    def locate(self, ids: Sequence[int], lives: Callable[[int, int], bool]) -> list[Place | None]:
+        """Where jobs are that have not finished.
+
+        None for a job that has ended, or whose segment is damaged: that blocks no other. While nothing is spilled, it
+        may also be a slot that the job has left.
+
+        Args:
+            ids: the jobs.
+            lives: whether the job that once stood at an address is still there.
+
+        Raises:
+            NeedsObjectsError: with every key that is missing, not only the first.
+        """
+        places = self._locate_pushed(ids)
+        if self._spilled:
+            self._look_among_spilled(ids, places, lives)
+        return places
+
+    def _locate_pushed(self, ids: Iterable[int]) -> list[Place | None]:
+        inline = self._inline
+        places: list[Place | None] = []
+        missing: set[str] = set()
+        segment: Segment | None = None
+        for job_id in ids:
+            if (job := inline.get(job_id)) is not None:
+                places.append(Place(INLINE, job_id, job))
+                continue
+            if segment is None or not segment.line.first_id <= job_id <= segment.line.last_id:
+                segment = self.around(job_id)
+            if segment is None or segment.damaged:
+                places.append(None)
+            elif segment.jobs is None:
+                missing.add(segment.key)
+            else:
+                slot = segment.slot_of(job_id)
+                places.append(None if slot is None else Place(segment.number, slot, segment.jobs[slot]))
+        if missing:
+            raise NeedsObjectsError(missing)
+        return places
+
+    def _look_among_spilled(
+        self, ids: Sequence[int], places: list[Place | None], lives: Callable[[int, int], bool]
+    ) -> None:
+        missing: list[str] = []
+        for at, place in enumerate(places):
+            if place is not None and (place.object == INLINE or lives(place.object, place.slot)):
+                continue
+            try:
+                places[at] = self._find_spilled(ids[at], lives)
+            except NeedsObjectsError as error:
+                missing += error.keys
+        if missing:
+            raise NeedsObjectsError(list(dict.fromkeys(missing))[:_READ_AT_ONCE])
+
+    def _find_spilled(self, job_id: int, lives: Callable[[int, int], bool]) -> Place | None:
+        missing = []
+        for segment in self._spilled.values():
+            if segment.damaged or not segment.line.first_id <= job_id <= segment.line.last_id:
+                continue
+            try:
+                slot = segment.slot_of(job_id)
+                if slot is not None and lives(segment.number, slot):
+                    return Place(segment.number, slot, segment.loaded()[slot])
+            except NeedsObjectsError as error:
+                missing += error.keys
+        if missing:
+            raise NeedsObjectsError(missing)
+        return None
+
+    def around(self, job_id: int) -> Segment | None:
+        """The only segment that this job may have been pushed into."""
+        at = bisect_right(self._by_first_id, (job_id, _ENDLESS)) - 1
+        segment = self._segments[self._by_first_id[at][1]] if at >= 0 else None
+        return segment if segment is not None and job_id <= segment.line.last_id else None
+
+    def damage(self, ids: Iterable[int]) -> dict[int, Corrupt]:
+        """Those of these jobs that may be in a damaged segment, so that it is not known whether they wait or run."""
+        damages: dict[int, Corrupt] = {}
+        found: dict[int, Corrupt] = {}
+        for job_id in ids:
+            if job_id not in self._inline and (segment := self._damaged_around(job_id)) is not None:
+                found[job_id] = damages.setdefault(segment.number, segment.damage())
+        return found
+
+    def _damaged_around(self, job_id: int) -> Segment | None:
+        segment = self.around(job_id)
+        if segment is not None and segment.damaged:
+            return segment
+        for spilled in self._spilled.values():
+            if spilled.damaged and spilled.line.first_id <= job_id <= spilled.line.last_id:
+                return spilled
+        return None

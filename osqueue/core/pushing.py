@@ -1,0 +1,124 @@
+"""How jobs come in: what a push may be refused for, and what it adds."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from msgspec import UNSET, Raw
+
+from osqueue.core import codec, policy
+from osqueue.core.keys import MAX_KEY_BYTES, MAX_KEYS
+from osqueue.core.messages import MAX_DELAY_S, AnswerBody, Push, Pushed, Refused
+from osqueue.core.model import Job
+from osqueue.core.state import QueueState
+
+MAX_TASK_BYTES = 64
+MAX_PRIORITY = 1000
+
+
+class Pushing:
+    """Adds jobs to the queue's state. Not thread-safe; owned by the operations."""
+
+    def __init__(self, state: QueueState) -> None:
+        self._state = state
+
+    def push(self, session: str, push: Push, now_ms: int) -> AnswerBody:
+        """Apply a client's push.
+
+        Raises:
+            NeedsObjectsError: objects of keys must be in memory first; nothing has changed.
+            Corrupt: nobody can say who has the key.
+        """
+        if (holder := self._state.keys.holder(push.key)) is not None:
+            return self._pushed(session, push, range(holder, holder + 1))
+        if (refusal := self._refuse_push(push)) is not None:
+            return refusal
+        return self._pushed(session, push, self._add(push, now_ms))
+
+    def see_keys(self, pushes: Iterable[Push]) -> None:
+        """Have it known who has the keys of some pushes, before anything changes.
+
+        Raises:
+            NeedsObjectsError, Corrupt: as `push`.
+        """
+        for push in pushes:
+            self._state.keys.holder(push.key)
+
+    def push_all(self, pushes: Iterable[Push], now_ms: int) -> Refused | None:
+        """Push all of these, but for those whose key is held; or none, and say why. `see_keys` comes first."""
+        wanted = [push for push in pushes if self._state.keys.holder(push.key) is None]
+        refusal = next((refusal for push in wanted if (refusal := self._refuse_push(push)) is not None), None)
+        if refusal is None:
+            for push in wanted:
+                if self._state.keys.holder(push.key) is None:  # two of them may have the same
+                    self._add(push, now_ms)
+        return refusal
+
+    def _pushed(self, session: str, push: Push, ids: range) -> Pushed:
+        if push.watch:
+            self._state.watchers.watch(ids, session)
+        return Pushed([(ids[0], ids[-1])] if ids else [])
+
+    def _add(self, push: Push, now_ms: int) -> range:
+        """Add the jobs of a push that may be added; their ids."""
+        state = self._state
+        due_ms = policy.due_ms(now_ms, push.delay_s)
+        ids = range(state.frame.next_id, state.frame.next_id + len(push.payloads))
+        jobs = [
+            Job(
+                id=job_id,
+                pushed_ms=now_ms,
+                payload=Raw(payload) if clean else UNSET,
+                payload_base64=UNSET if clean else payload,
+                task=push.task,
+                priority=push.priority,
+                timeout_s=push.timeout_s,
+                max_attempts=push.max_attempts,
+                due_ms=due_ms if push.delay_s > 0 else 0,
+                key=push.key,
+            )
+            for job_id, payload, clean in zip(ids, push.payloads, codec.clean(push.payloads), strict=True)
+        ]
+        state.frame.next_id += len(jobs)
+        if push.delay_s > 0:
+            for job in jobs:
+                state.backlog.defer(job, now_ms)
+        elif jobs:
+            state.backlog.push(jobs)
+        if push.key:
+            state.keys.take(jobs[0])
+        state.counts.move(push.task, None, "delayed" if due_ms > now_ms else "ready", len(jobs))
+        state.counts[push.task].pushed += len(jobs)
+        return ids
+
+    def _refuse_push(self, push: Push) -> Refused | None:
+        state = self._state
+        if not push.task or len(push.task.encode()) > MAX_TASK_BYTES:
+            return Refused("rejected", f"a task's name has 1 to {MAX_TASK_BYTES} bytes task={push.task!r}")
+        if abs(push.priority) > MAX_PRIORITY:
+            limit = f"priority must be between -{MAX_PRIORITY} and {MAX_PRIORITY}"
+            return Refused("rejected", f"{limit} priority={push.priority}")
+        if not 0 <= push.delay_s <= MAX_DELAY_S:
+            return Refused("rejected", f"delay must be between 0 and {MAX_DELAY_S} seconds delay={push.delay_s}")
+        limit_bytes = state.settings.max_payload_bytes
+        for payload in push.payloads:
+            if len(payload) > limit_bytes:
+                why = "the payload is larger than max_payload; store it elsewhere and push a reference"
+                return Refused("payload_too_large", f"{why} bytes={len(payload)} max_payload={limit_bytes}")
+        if not state.has_room:
+            return Refused("queue_full", "the disk is nearly full; completions still fit, new jobs do not")
+        if not state.counts.can_add(push.task):
+            why = "jobs of too many tasks are unfinished or dead; use fewer task names, or wait"
+            return Refused("queue_full", f"{why} limit=4 KiB of counts by task")
+        if not state.backlog.can_add_lane(push.priority, push.task):
+            return Refused("queue_full", "too many lanes (pairs of priority and task) have waiting jobs limit=256")
+        return self._refuse_key(push) if push.key else None
+
+    def _refuse_key(self, push: Push) -> Refused | None:
+        if len(push.payloads) != 1:
+            return Refused("rejected", f"a key is for one job key={push.key!r} jobs={len(push.payloads)}")
+        if len(push.key.encode()) > MAX_KEY_BYTES:
+            return Refused("rejected", f"a key has at most {MAX_KEY_BYTES} bytes key={push.key[:40]!r}")
+        if self._state.keys.full:
+            return Refused("queue_full", f"too many unfinished jobs have keys; wait until some end limit={MAX_KEYS}")
+        return None

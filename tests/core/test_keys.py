@@ -1,0 +1,160 @@
+"""Keys: one unfinished job each, across restarts, failures and requeues, in bounded room."""
+
+from __future__ import annotations
+
+import pytest
+
+from osqueue.core import keys
+from osqueue.core.messages import JobError, Outcome, Push
+from osqueue.errors import Corrupt
+from tests.core.queue import Queue, Session
+
+
+def key_objects(queue: Queue) -> list[str]:
+    return [key for key in queue.store if b'"format":1' in queue.store[key] and b'\n["' in queue.store[key]]
+
+
+def finish(session: Session, verdict: str = "succeeded") -> None:
+    [job] = session.claim()
+    session.report(Outcome(job.id, job.attempt, verdict, error=JobError("ValueError")))  # type: ignore[arg-type]
+
+
+def test_a_key_is_pushed_once_until_its_job_has_ended(queue: Queue) -> None:
+    session = queue.session()
+    assert session.push(b'"first"', key="order-7") == [1]
+
+    assert session.push(b'"second"', key="order-7") == [1]
+    assert session.push(b'"other"', key="order-8") == [2]
+    queue.reopen()
+    session.hello()
+    assert session.push(b'"third"', key="order-7", delay_s=5) == [1]
+    assert session.stats().pushed == 2
+    assert session.get(1).payload == b'"first"'
+    assert session.get(1).key == "order-7"
+
+    finish(session)
+    assert session.push(b'"fourth"', key="order-7") == [3]
+    record = next(record for record in queue.archived() if record.id == 1)
+    assert record.key == "order-7"
+
+
+@pytest.mark.parametrize("how", ["cancelled", "dead", "discarded"])
+def test_a_job_that_ends_without_success_lets_its_key_go(queue: Queue, how: str) -> None:
+    session = queue.session()
+    session.push(b"1", key="k")
+    if how == "cancelled":
+        session.cancel(1)
+    else:
+        finish(session, "dead")
+    if how == "discarded":
+        session.discard(1)
+
+    assert session.push(b"2", key="k") == [2]
+
+
+def test_a_job_that_fails_and_is_tried_again_keeps_its_key(queue: Queue) -> None:
+    session = queue.session()
+    session.push(b"1", key="k")
+    finish(session, "failed")
+
+    assert session.get(1).state == "delayed"
+    assert session.push(b"2", key="k") == [1]
+
+
+def test_requeue_takes_the_key_again_and_leaves_a_job_dead_whose_key_another_has(queue: Queue) -> None:
+    session = queue.session()
+    session.push(b"1", key="k")
+    finish(session, "dead")
+    assert session.requeue(1).ids == [(1, 1)]
+    assert session.push(b"2", key="k") == [1]
+    finish(session, "dead")
+    assert session.push(b"3", key="k") == [2]
+
+    answer = session.requeue(1)
+
+    assert (answer.ids, answer.held) == ([], [(1, 2)])
+    assert session.get(1).state == "dead"
+    session.discard(1)
+    assert session.push(b"4", key="k") == [2], "a discarded job lets go of nothing that it does not hold"
+
+
+def test_a_push_with_a_key_that_is_watched_tells_every_watcher_of_the_end(queue: Queue) -> None:
+    one, two = queue.session("one"), queue.session("two")
+    assert one.push(b"1", key="k", watch=True) == two.push(b"2", key="k", watch=True) == [1]
+
+    finish(queue.session("three"))
+
+    assert [len(session.received_ends()) for session in (one, two)] == [1, 1]
+
+
+def test_a_key_is_for_one_job_and_not_too_long(queue: Queue) -> None:
+    session = queue.session()
+
+    assert session.say(Push([b"1", b"2"], key="k")).code == "rejected"
+    assert session.say(Push([b"1"], key="k" * 257)).code == "rejected"
+    assert session.stats().pushed == 0
+
+
+def test_many_keys_take_bounded_room_in_the_root_and_few_objects(queue: Queue) -> None:
+    session = queue.session()
+    for number in range(3000):
+        session.push(b"1", key=f"order-{number}")
+
+    assert len(queue.root_values()["keys"]) <= 3 * 1024  # type: ignore[arg-type]
+    assert len(key_objects(queue)) <= 12
+    queue.reopen()
+    session.hello()
+    assert session.push(b"1", key="order-5") == [6]
+    for _ in range(3000):
+        finish(session)
+    assert session.push(b"1", key="order-5") == [3001]
+    assert sum(len(queue.store[key]) for key in key_objects(queue)) < 60 * 3000
+
+
+def test_keys_that_are_released_before_they_have_been_read_are_merged_in_the_end(queue: Queue) -> None:
+    session = queue.session()
+    for number in range(3000):
+        session.push(b"1", key=f"order-{number}")
+    for _ in range(30):
+        queue.reopen()
+        session.hello()
+        for _ in range(100):
+            finish(session)
+
+    assert len(key_objects(queue)) <= keys._FEW_OBJECTS + 2
+    assert session.push(b"1", key="order-7") == [3001]
+
+
+def test_as_many_jobs_may_have_keys_as_the_limit_says(queue: Queue, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(keys, "MAX_KEYS", 3)
+    session = queue.session()
+    for number in range(3):
+        session.push(b"1", key=f"{number}")
+
+    refusal = session.say(Push([b"1"], key="one more"))
+
+    assert refusal.code == "queue_full"
+    assert "limit" in refusal.message
+    assert session.push(b"1", key="2") == [3]
+    finish(session)
+    assert session.push(b"1", key="one more") == [4]
+
+
+def test_a_damaged_object_of_keys_refuses_keyed_pushes_alone_until_it_is_whole_again(queue: Queue) -> None:
+    session = queue.session()
+    for number in range(200):
+        session.push(b"1", key=f"order-{number}")
+    [name] = key_objects(queue)
+    whole, queue.store[name] = queue.store[name], b"{}"
+    queue.reopen()
+    session.hello()
+
+    with pytest.raises(Corrupt, match=name):
+        session.push(b"1", key="order-1")
+    session.number -= 1
+    refusal = session.say(Push([b"1"], key="order-1"))
+
+    assert (refusal.code, refusal.key) == ("corrupt", name)
+    assert session.push(b"1") == [201]
+    queue.machine.load(name, whole)
+    assert session.push(b"1", key="order-1") == [2]
