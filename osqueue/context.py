@@ -5,6 +5,8 @@ One worker process runs one job at a time, so the job is the process's: every th
 
 from __future__ import annotations
 
+from typing import Any
+
 from osqueue import clock
 from osqueue.core.messages import Handout
 
@@ -18,14 +20,16 @@ class CurrentJob:
         id: the job's id.
         attempt: which charged run this is, from 1.
         task: the task's name.
+        worker_state: what the pool's ``initializer`` has returned in this worker; None without one.
     """
 
-    __slots__ = ("_cancelled_ids", "_deadline_ns", "attempt", "id", "task")
+    __slots__ = ("_cancelled_ids", "_deadline_ns", "attempt", "id", "task", "worker_state")
 
-    def __init__(self, job: Handout, *, deadline_ns: int | None, cancelled_ids: set[int]) -> None:
+    def __init__(self, job: Handout, *, deadline_ns: int | None, cancelled_ids: set[int], worker_state: Any) -> None:
         self.id = job.id
         self.attempt = job.attempt
         self.task = job.task
+        self.worker_state = worker_state
         self._deadline_ns = deadline_ns
         self._cancelled_ids = cancelled_ids
 
@@ -45,7 +49,7 @@ class CurrentJob:
 class Stage:
     """Where the worker's loop puts the job that it is on. Its main thread writes, any thread reads."""
 
-    __slots__ = ("cancelled_ids", "job", "started_ns", "timeout_s")
+    __slots__ = ("cancelled_ids", "job", "started_ns", "timeout_s", "worker_state")
 
     def __init__(self, timeout_s: float | None) -> None:
         self.timeout_s = timeout_s
@@ -54,6 +58,8 @@ class Stage:
         """Jobs in this worker that were cancelled; the reader thread adds, the end of the job removes."""
         self.job: Handout | None = None
         self.started_ns = 0
+        self.worker_state: Any = None
+        """What the initializer has returned."""
 
     def current(self) -> CurrentJob | None:
         """The job on the stage."""
@@ -62,7 +68,9 @@ class Stage:
             return None
         timeout_s = self.timeout_s if job.timeout_s is None else job.timeout_s
         deadline_ns = None if timeout_s is None else self.started_ns + round(timeout_s * _NS_PER_S)
-        return CurrentJob(job, deadline_ns=deadline_ns, cancelled_ids=self.cancelled_ids)
+        return CurrentJob(
+            job, deadline_ns=deadline_ns, cancelled_ids=self.cancelled_ids, worker_state=self.worker_state
+        )
 
 
 class _Here:

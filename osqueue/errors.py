@@ -190,3 +190,11 @@ class Discard(OsqueueError):
 
     def __init__(self, reason: str = "") -> None:
         super().__init__(reason)
+
+
+class SoftTimeout(OsqueueError):
+    """Raised inside a handler that has run for ``soft_timeout`` seconds, once for each attempt.
+
+    Catch it to clean up, and return a result: the job then succeeds. Uncaught it fails the attempt, as any exception
+    does. A job that dies of it has a `JobTimeout` for its error.
+    """

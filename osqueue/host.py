@@ -9,6 +9,7 @@ Every function may be called from any thread and from a process that has forked.
 from __future__ import annotations
 
 import os
+import resource
 import subprocess
 import sys
 from datetime import UTC, datetime
@@ -18,6 +19,9 @@ from osqueue.core.messages import Holder
 
 _PROC = Path("/proc")
 _ON_LINUX = sys.platform == "linux"
+_PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
+_RESIDENT = 1
+"""Which number of ``/proc/PID/statm`` it is, in pages."""
 _GONE_STATES = frozenset("ZXx")
 """A zombie runs nothing more: its leases have ended, though nobody has reaped it yet."""
 
@@ -99,6 +103,24 @@ def start_time_by_ps(pid: int) -> int | None:
     if not text:
         return None
     return round(datetime.strptime(text, "%a %b %d %H:%M:%S %Y").replace(tzinfo=UTC).timestamp())
+
+
+def resident_bytes(pid: int) -> int | None:
+    """How much memory a process has resident; None if it is gone, or there is no ``/proc``."""
+    try:
+        with open(_PROC / str(pid) / "statm", "rb") as statm:
+            return int(statm.read().split()[_RESIDENT]) * _PAGE_BYTES or None
+    except (OSError, IndexError):
+        return None
+
+
+def own_resident_bytes() -> int:
+    """How much memory this process has resident; where there is no ``/proc``, the most that it ever had."""
+    now = resident_bytes(os.getpid())
+    if now is not None:
+        return now
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
 
 
 def _runs_by_proc(holder: Holder) -> bool | None:

@@ -101,13 +101,29 @@ def handler_name(spec: HandlerSpec) -> str:
     Raises:
         TypeError: it would not; the message says what to do instead.
     """
+    return function_name("handler", spec, (None,), called_with="a payload alone")
+
+
+def function_name(field: str, spec: HandlerSpec, arguments: Sequence[Any], *, called_with: str) -> str:
+    """The ``module:name`` under which a worker finds this function.
+
+    Args:
+        field: the argument that it is given as, for messages.
+        spec: the function, or its name.
+        arguments: such as it will be called with.
+        called_with: what those are, in words.
+
+    Raises:
+        TypeError: it would not; the message says what to do instead.
+    """
     if isinstance(spec, str):
         if not _TEXT.fullmatch(spec):
-            raise TypeError(f"handler: a text names a function as 'package.module:function', got {spec!r}")
+            raise TypeError(f"{field}: a text names a function as 'package.module:function', got {spec!r}")
         return spec
-    if not isinstance(spec, types.FunctionType):
-        raise TypeError(f"handler: {_described(spec)} cannot be a handler: {_WAY_OUT}")
-    return _function_name(spec)
+    try:
+        return _function_name(spec, arguments, called_with)
+    except TypeError as error:
+        raise TypeError(f"{field}: {error}") from error.__cause__
 
 
 def class_name(kind: object) -> str:
@@ -140,16 +156,16 @@ def find(name: str) -> Any:
     return found
 
 
-def find_handler(name: str) -> Callable[[Any], Any]:
-    """In a worker: the function that ``module:name`` says.
+def find_function(name: str, field: str = "handler") -> Callable[..., Any]:
+    """In a worker: the function that ``module:name`` says; ``field``: the argument that it was given as.
 
     Raises:
-        ImportError: there is none. TypeError: it is nothing that can be called with a payload.
+        ImportError: there is none. TypeError: it is nothing that can be called.
     """
     found = find(name)
     if not callable(found):
-        raise TypeError(f"handler: {name} is no function, it is of type {type(found).__qualname__}")
-    function: Callable[[Any], Any] = found
+        raise TypeError(f"{field}: {name} is no function, it is of type {type(found).__qualname__}")
+    function: Callable[..., Any] = found
     return function
 
 
@@ -163,29 +179,30 @@ def handler_types(spec: HandlerSpec, payload_type: Any = None, result_type: Any 
     )
 
 
-def _function_name(function: types.FunctionType) -> str:
+def _function_name(function: object, arguments: Sequence[Any], called_with: str) -> str:
+    if not isinstance(function, types.FunctionType):
+        raise TypeError(f"{_described(function)} is no function that a worker could find: {_WAY_OUT}")
     module, qualname = function.__module__, function.__qualname__
     if "<lambda>" in qualname or "<locals>" in qualname or "." in qualname:
-        raise TypeError(f"handler: {_described(function)} cannot be found by a worker: {_WAY_OUT}")
+        raise TypeError(f"{_described(function)} cannot be found by a worker: {_WAY_OUT}")
     if function.__code__.co_filename.startswith("<") and module == "__main__":
-        raise TypeError(f"handler: {qualname} was typed in, workers cannot import it: {_FILE_WAY_OUT}")
+        raise TypeError(f"{qualname} was typed in, workers cannot import it: {_FILE_WAY_OUT}")
     if module == "__main__" and not _main_has_file():
-        raise TypeError(f"handler: this program has no file that workers could import {qualname} from: {_FILE_WAY_OUT}")
+        raise TypeError(f"this program has no file that workers could import {qualname} from: {_FILE_WAY_OUT}")
     if _looked_up(module, qualname) is not function:
-        message = f"handler: the name {module}.{qualname} leads to something else than this function"
+        message = f"the name {module}.{qualname} leads to something else than this function"
         raise TypeError(f"{message} (a decorator or a later definition hides it): {_WAY_OUT}")
     if any(is_generator(function) for is_generator in _GENERATORS):
-        raise TypeError(f"handler: {qualname} yields; a handler returns its one result")
-    _check_takes_one(function)
+        raise TypeError(f"{qualname} yields; it has to return its one result")
+    _check_takes(function, arguments, called_with)
     return f"{module}:{qualname}"
 
 
-def _check_takes_one(function: types.FunctionType) -> None:
+def _check_takes(function: types.FunctionType, arguments: Sequence[Any], called_with: str) -> None:
     try:
-        inspect.signature(function).bind(None)
+        inspect.signature(function).bind(*arguments)
     except TypeError as error:
-        message = f"handler: {function.__qualname__} cannot be called with a payload alone: {error}"
-        raise TypeError(message) from error
+        raise TypeError(f"{function.__qualname__} cannot be called with {called_with}: {error}") from error
 
 
 def _described(spec: object) -> str:

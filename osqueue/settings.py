@@ -19,6 +19,7 @@ KEY_BYTES = 256
 PRIORITIES = range(-1000, 1001)
 MAX_PAYLOAD_BYTES = 32 * MIB
 _MAX_DURATION_S = 100 * 366 * 86400.0
+_MAX_COUNT = 2**62
 
 
 class PushOptions(Struct, frozen=True, kw_only=True):
@@ -38,6 +39,9 @@ class PoolSettings(Struct, frozen=True, kw_only=True):
     workers: int
     timeout_s: float | None
     grace_s: float
+    soft_timeout_s: float | None = None
+    max_tasks_per_child: int | None = None
+    max_memory_per_child_bytes: int | None = None
 
 
 def push_options(
@@ -96,17 +100,34 @@ def queue_settings(
     return settings
 
 
-def pool_settings(*, workers: int | None, timeout: float | None, grace: float) -> PoolSettings:
+def pool_settings(
+    *,
+    workers: int | None,
+    timeout: float | None,
+    grace: float,
+    soft_timeout: float | None = None,
+    max_tasks_per_child: int | None = None,
+    max_memory_per_child: int | None = None,
+) -> PoolSettings:
     """The checked settings of a pool; ``workers=None`` is one for each CPU that this process may use.
 
     Raises:
         TypeError, ValueError: an argument is of the wrong kind, or out of bounds.
     """
-    return PoolSettings(
+    settings = PoolSettings(
         workers=cpu_count() if workers is None else whole("workers", workers, least=1, most=4096),
         timeout_s=None if timeout is None else duration("timeout", timeout),
         grace_s=duration("grace", grace, least=0),
+        soft_timeout_s=None if soft_timeout is None else duration("soft_timeout", soft_timeout),
+        max_tasks_per_child=_count_or_none("max_tasks_per_child", max_tasks_per_child),
+        max_memory_per_child_bytes=_count_or_none("max_memory_per_child", max_memory_per_child),
     )
+    if timeout is not None and soft_timeout is not None and soft_timeout >= timeout:
+        raise ValueError(
+            "soft_timeout must be below timeout, which ends the attempt by killing its worker "
+            f"soft_timeout={soft_timeout} timeout={timeout}"
+        )
+    return settings
 
 
 def cpu_count() -> int:
@@ -183,6 +204,10 @@ def whole(name: str, value: object, *, least: int, most: int = 2**31) -> int:
     if not least <= value <= most:
         raise ValueError(f"{name} must be between {least:,} and {most:,} {name}={value}")
     return value
+
+
+def _count_or_none(name: str, value: object) -> int | None:
+    return None if value is None else whole(name, value, least=1, most=_MAX_COUNT)
 
 
 def _kind(value: object) -> str:

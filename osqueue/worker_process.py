@@ -48,7 +48,8 @@ NO_MAIN_GUARD = 79
 """Exit status of a process that makes a pool while it imports the main module to become a worker itself."""
 
 DEFAULT_METHOD = "forkserver" if sys.platform == "linux" else "spawn"
-_PRELOADED = "osqueue.worker.main"
+_PRELOADED = ["osqueue.worker.main", "osqueue.pool"]
+"""A program that makes a pool mostly imports it in its main module, as then does each worker: a tenth of a second."""
 _BUFFER_BYTES = 1 << 20
 _DRAIN_BYTES = 1 << 18
 _EXIT_CODE_WAIT_S = 2.0
@@ -370,4 +371,4 @@ def _preload_worker(context: BaseContext) -> None:
     """
     server = getattr(multiprocessing.forkserver, "_forkserver", None)
     if getattr(server, "_preload_modules", None) == ["__main__"]:
-        context.set_forkserver_preload([_PRELOADED])
+        context.set_forkserver_preload(_PRELOADED)

@@ -14,6 +14,7 @@ from osqueue import clock
 from osqueue.core.messages import JobRecord, Stats
 from osqueue.core.settings import KIB, MIB
 from osqueue.jobs import DEFAULT_TASK, Handlers, HandlerSpec, class_name
+from osqueue.lifecycle import lifecycle
 from osqueue.pool.directory import PoolDirectory
 from osqueue.pool.ending import Ending
 from osqueue.pool.engine import Engine
@@ -49,7 +50,15 @@ class LocalPool(Generic[P, R]):
         workers: worker processes; None for one for each CPU.
         path: the queue's directory; None for a private one, which is removed after a clean exit.
         payload_type, result_type: any type that msgspec supports; None for each function's annotation.
+        initializer: called with ``initargs`` in each worker process before its first job; what it returns is
+            ``current_job().worker_state``. A function or ``"package.module:function"``, as a handler.
+        initargs: a tuple of what multiprocessing can send to a process that it starts.
+        finalizer: called with that state when a worker ends in good order, not when it is killed.
+        max_tasks_per_child: jobs that one worker process may run; then another takes its place.
+        max_memory_per_child: bytes of resident memory; a worker found above them after a job is replaced.
         timeout: seconds that an attempt may take before its worker is killed.
+        soft_timeout: seconds after which `SoftTimeout` is raised inside the handler, below ``timeout``. A job with a
+            ``timeout`` of its own below it is killed first.
         max_attempts: runs, not retries; afterwards the job is dead.
         retry_backoff, retry_backoff_max, retry_jitter: the most seconds before a retry, doubled each time; it comes
             anywhere between at once and then, or exactly then without jitter.
@@ -75,7 +84,13 @@ class LocalPool(Generic[P, R]):
         path: str | os.PathLike[str] | None = None,
         payload_type: Any = None,
         result_type: Any = None,
+        initializer: HandlerSpec | None = None,
+        initargs: tuple[Any, ...] = (),
+        finalizer: HandlerSpec | None = None,
+        max_tasks_per_child: int | None = None,
+        max_memory_per_child: int | None = None,
         timeout: float | None = None,
+        soft_timeout: float | None = None,
         max_attempts: int = 4,
         retry_backoff: float = 1.0,
         retry_backoff_max: float = 600.0,
@@ -89,7 +104,15 @@ class LocalPool(Generic[P, R]):
     ) -> None:
         refuse_without_main_guard()
         self._handlers = Handlers(handler, payload_type=payload_type, result_type=result_type)
-        self._settings = pool_settings(workers=workers, timeout=timeout, grace=grace)
+        course = lifecycle(initializer, initargs, finalizer)
+        self._settings = pool_settings(
+            workers=workers,
+            timeout=timeout,
+            grace=grace,
+            soft_timeout=soft_timeout,
+            max_tasks_per_child=max_tasks_per_child,
+            max_memory_per_child=max_memory_per_child,
+        )
         self._queue = queue_settings(
             max_attempts=max_attempts,
             retry_backoff=retry_backoff,
@@ -108,6 +131,7 @@ class LocalPool(Generic[P, R]):
             directory=self._directory,
             queue=self._queue,
             pool=self._settings,
+            lifecycle=course,
             retry_on=retried,
             no_retry_on=not_retried,
             mp_context=mp_context,

@@ -8,6 +8,7 @@ from msgspec import Struct
 
 from osqueue.core.settings import QueueSettings
 from osqueue.jobs import Handlers
+from osqueue.lifecycle import Lifecycle
 from osqueue.pool.directory import PoolDirectory
 from osqueue.settings import PoolSettings
 
@@ -19,6 +20,7 @@ class PoolPlan(Struct, frozen=True, kw_only=True):
     directory: PoolDirectory
     queue: QueueSettings
     pool: PoolSettings
+    lifecycle: Lifecycle
     retry_on: tuple[str, ...]
     no_retry_on: tuple[str, ...]
     mp_context: str | BaseContext | None

@@ -8,6 +8,8 @@ Rules:
 * The first worker starts alone; the others follow once it stands.
 * A worker that dies is replaced at once, unless it died before its first job and young: that is a failed start.
   Failed starts wait 0.1 s, doubled each time; five in a row and the pool is broken.
+* One that was told to end is no failed start, whatever its age and however it ends.
+* One that takes long to start is waited for, and named once.
 """
 
 from __future__ import annotations
@@ -20,6 +22,7 @@ from osqueue.supervisor.pace import Pace
 MAX_FAILED_STARTS = 5
 _FIRST_PAUSE_NS = 100_000_000
 _PROVEN_AFTER_NS = 1_000_000_000
+SLOW_START_NS = 30_000_000_000
 UNKNOWN_NS = float("inf")
 
 KilledFor = Literal["timeout", "cancel", "stop"]
@@ -33,6 +36,8 @@ class Member:
         self.state: Literal["absent", "starting", "up", "ending", "dying"] = "absent"
         self.start_at_ns: int | None = None
         """When to start a worker here; None while there is one, or none is wanted."""
+        self.slow_at_ns: int | None = None
+        """When to say that the worker here takes long to start; None once it stands, or that is said."""
         self.fresh(0)
 
     def fresh(self, pid: int) -> None:
@@ -43,6 +48,10 @@ class Member:
         """Nothing that it runs began before: when it last wrote, or was sent the first of what it has."""
         self.looked_ns = 0
         self.has_worked = False
+        self.finished = 0
+        """How many attempts it has ended."""
+        self.worn = False
+        """It is to be replaced once what it has begun has ended; until then it gets nothing more."""
         self.sent: dict[int, Handout] = {}
         """What it has, in order: at most the first that has no outcome has begun."""
         self.counts: dict[str, int] = {}
@@ -101,9 +110,19 @@ class Member:
         self.killed_for, self.killed_job = reason, job_id
         self.state = "dying"
 
-    def heard(self, now_ns: int) -> None:
-        """It wrote outcomes."""
+    def end(self, by_ns: int) -> None:
+        """It is told to end in good order, and has until then."""
+        self.state = "ending"
+        self.end_by_ns = by_ns
+
+    def is_late(self, now_ns: int) -> bool:
+        """Whether it was told to end, and has not in its time."""
+        return self.state == "ending" and self.end_by_ns is not None and now_ns >= self.end_by_ns
+
+    def heard(self, now_ns: int, ended: int) -> None:
+        """It wrote so many outcomes."""
         self.since_ns = now_ns
+        self.finished += ended
         self.has_worked = True
         self.stuck = self.nudged = False
 
@@ -127,13 +146,22 @@ class Crew:
             member.start_at_ns = None
             member.state = "starting"
             member.fresh(0)
+            member.slow_at_ns = now_ns + SLOW_START_NS
         return due
+
+    def slow(self, now_ns: int) -> list[Member]:
+        """The members whose worker has been starting for long; each is named once."""
+        slow = [m for m in self.members if m.slow_at_ns is not None and m.slow_at_ns <= now_ns]
+        for member in slow:
+            member.slow_at_ns = None
+        return slow
 
     def up(self, member: Member, pid: int, now_ns: int) -> None:
         """A worker stands: the members that wait for the first one follow."""
         member.fresh(pid)
         member.state = "up"
         member.up_ns = now_ns
+        member.slow_at_ns = None
         for other in self.members:
             if not self._closed and other.state == "absent" and other.start_at_ns is None:
                 other.start_at_ns = now_ns
@@ -143,11 +171,13 @@ class Crew:
         standing = member.state in ("up", "ending", "dying") and member.up_ns > 0
         proven = standing and (
             was_on_job
+            or member.end_by_ns is not None
             or member.has_worked
             or member.killed_for is not None
             or now_ns - member.up_ns >= _PROVEN_AFTER_NS
         )
         member.state = "absent"
+        member.slow_at_ns = None
         pause_ns = 0
         if proven:
             self.failed_in_a_row = 0
@@ -161,11 +191,12 @@ class Crew:
         """Start no more workers."""
         self._closed = True
         for member in self.members:
-            member.start_at_ns = None
+            member.start_at_ns = member.slow_at_ns = None
 
     def next_start_ns(self) -> int | None:
-        """When the next worker is to be started."""
-        return min((m.start_at_ns for m in self.members if m.start_at_ns is not None), default=None)
+        """When the next worker is to be started, or one to be named as slow."""
+        times = (time for m in self.members for time in (m.start_at_ns, m.slow_at_ns) if time is not None)
+        return min(times, default=None)
 
     def standing(self) -> list[Member]:
         """Those that take jobs."""

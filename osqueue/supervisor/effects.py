@@ -15,6 +15,12 @@ class StartWorker(Struct, frozen=True):
     slot: int
 
 
+class SlowStart(Struct, frozen=True):
+    """The workers of these slots have not come up for `crew.SLOW_START_NS`; they are waited for."""
+
+    slots: list[int]
+
+
 class SendWorker(Struct, frozen=True):
     slot: int
     message: ToWorker
@@ -56,4 +62,4 @@ class Stopped(Struct, frozen=True):
     """The stop is complete: no worker lives, and every outcome is durable."""
 
 
-Effect = StartWorker | SendWorker | KillWorker | ClaimJobs | SendReport | Dropped | PoolIsBroken | Stopped
+Effect = StartWorker | SlowStart | SendWorker | KillWorker | ClaimJobs | SendReport | Dropped | PoolIsBroken | Stopped

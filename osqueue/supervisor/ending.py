@@ -6,12 +6,10 @@ from collections.abc import Iterator
 
 from osqueue.supervisor.crew import Crew, Member
 from osqueue.supervisor.effects import Effect, KillWorker, SendWorker, Stopped
+from osqueue.supervisor.retirement import LEAST_END_NS
 from osqueue.worker.messages import End
 
-_NS_PER_S = 1_000_000_000
-_LEAST_NS = 1 * _NS_PER_S
-"""How long an idle worker may take to end, however short the grace: finalizers run, streams are flushed."""
-_ANSWERS_NS = 10 * _NS_PER_S
+_ANSWERS_NS = 10_000_000_000
 """How long after grace to wait for a broker that does not answer."""
 
 
@@ -27,9 +25,12 @@ class Ending:
         """Whether a stop is under way, or done."""
         return self._until_ns is not None
 
-    def ask(self, until_ns: int) -> None:
-        """Stop until then; asking again sets a new time."""
+    def ask(self, crew: Crew, until_ns: int, now_ns: int) -> None:
+        """Stop until then; asking again sets a new time. Workers that end already do not get more than that."""
         self._until_ns = until_ns
+        for member in crew.present():
+            if member.state == "ending" and member.end_by_ns is not None:
+                member.end_by_ns = min(member.end_by_ns, max(until_ns, now_ns + LEAST_END_NS))
 
     def advance(self, crew: Crew, now_ns: int, *, all_durable: bool) -> Iterator[Effect]:
         """What is to be done now.
@@ -41,8 +42,7 @@ class Ending:
             return
         for member in crew.present():
             if member.state == "up" and not member.sent:
-                member.state = "ending"
-                member.end_by_ns = max(self._until_ns, now_ns + _LEAST_NS)
+                member.end(max(self._until_ns, now_ns + LEAST_END_NS))
                 yield SendWorker(member.slot, End())
             elif self._is_over(member, self._until_ns, now_ns):
                 member.condemn("stop")
@@ -55,7 +55,7 @@ class Ending:
         """When `advance` must look again, if nothing happens before."""
         if self._until_ns is None or self._said:
             return None
-        times = [m.end_by_ns for m in crew.present() if m.state == "ending" and m.end_by_ns is not None]
+        times = []
         if any(member.state == "up" for member in crew.members):
             times.append(self._until_ns)
         if not crew.present():
@@ -64,7 +64,5 @@ class Ending:
 
     @staticmethod
     def _is_over(member: Member, until_ns: int, now_ns: int) -> bool:
-        """Whether the worker has had all its time; one that does not stand yet has nothing to lose."""
-        if member.state == "ending":
-            return member.end_by_ns is not None and now_ns >= member.end_by_ns
+        """Whether the worker has had all its time for jobs; one that does not stand yet has nothing to lose."""
         return member.state == "starting" or (member.state == "up" and now_ns >= until_ns)

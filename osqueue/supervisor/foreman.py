@@ -31,12 +31,14 @@ from osqueue.supervisor.effects import (
     PoolIsBroken,
     SendReport,
     SendWorker,
+    SlowStart,
     StartWorker,
 )
 from osqueue.supervisor.ending import Ending
 from osqueue.supervisor.feeding import Feeding
 from osqueue.supervisor.pace import Pace
 from osqueue.supervisor.reports import Reports
+from osqueue.supervisor.retirement import Retirement
 from osqueue.supervisor.watch import RunningOn, Watch
 from osqueue.worker.messages import CancelJobs, GiveBack, Ran, Work
 from osqueue.worker_process import Ended
@@ -51,11 +53,22 @@ class Foreman:
     Args:
         workers: how many.
         timeout_s: the pool's hard timeout, for jobs without one of their own.
-        grace_s: how long a cancelled job may go on.
+        grace_s: how long a cancelled job may go on, and a worker may take to end.
         running_on: which job a slot's worker is on now, from the blame file.
+        max_tasks_per_child: after how many jobs a worker is replaced; None for never.
+        max_memory_per_child_bytes: above how much resident memory, likewise.
     """
 
-    def __init__(self, *, workers: int, timeout_s: float | None, grace_s: float, running_on: RunningOn) -> None:
+    def __init__(
+        self,
+        *,
+        workers: int,
+        timeout_s: float | None,
+        grace_s: float,
+        running_on: RunningOn,
+        max_tasks_per_child: int | None = None,
+        max_memory_per_child_bytes: int | None = None,
+    ) -> None:
         self._grace_ns = round(grace_s * _NS_PER_S)
         self._pace = Pace()
         self._crew = Crew(workers)
@@ -64,6 +77,9 @@ class Foreman:
         self._reports = Reports()
         self._drops = Drops()
         self._watch = Watch(timeout_s, running_on)
+        self._retirement = Retirement(
+            max_jobs=max_tasks_per_child, max_memory_bytes=max_memory_per_child_bytes, grace_ns=self._grace_ns
+        )
         self._effects: list[Effect] = []
         self._offset_ms = 0
         self._told: JobError | None = None
@@ -133,12 +149,13 @@ class Foreman:
         """A worker says why it cannot stand; its end follows."""
         self._told = error
 
-    def wrote(self, slot: int, outcomes: list[Outcome], ran: list[Ran], now_ns: int) -> None:
-        """A worker has finished jobs."""
+    def wrote(self, slot: int, outcomes: list[Outcome], ran: list[Ran], now_ns: int, *, rss_bytes: int = 0) -> None:
+        """A worker has finished jobs, and had so much memory then; 0 if it did not measure."""
         member = self._crew.members[slot]
-        member.heard(now_ns)
+        member.heard(now_ns, len(outcomes))
         self._pace.note(ran)
         self._reports.add(self._accepted(member, outcomes), now_ns)
+        self._effects += self._retirement.measured(member, rss_bytes)
 
     def gave_back(self, slot: int, number: int, ids: list[int], now_ns: int) -> None:
         """A worker will not run these jobs."""
@@ -188,7 +205,7 @@ class Foreman:
     def stop(self, grace_s: float, now_ns: int) -> None:
         """Let what runs finish within ``grace_s``, return the rest uncharged, end the workers; `Stopped` follows."""
         self._close(now_ns)
-        self._ending.ask(now_ns + round(grace_s * _NS_PER_S))
+        self._ending.ask(self._crew, now_ns + round(grace_s * _NS_PER_S), now_ns)
         for member in self._crew.members:
             if member.sent:
                 self._send(member, GiveBack(0))  # what it has begun it finishes; the rest comes back, and is returned
@@ -227,6 +244,9 @@ class Foreman:
         """
         self._offset_ms = offset_ms
         self._effects += [StartWorker(member.slot) for member in self._crew.due(now_ns)]
+        if slow := self._crew.slow(now_ns):
+            self._effects.append(SlowStart([member.slot for member in slow]))
+        self._effects += self._retirement.advance(self._crew, now_ns)
         self._look_after_workers(now_ns)
         self._effects += self._drops.expired(now_ns)
         self._dispatch(now_ns)
@@ -248,6 +268,7 @@ class Foreman:
             self._reports.due_ns(),
             self._drops.due_ns(),
             self._watch.next_ns(self._crew, hungry=self._is_hungry()),
+            self._retirement.next_ns(self._crew),
             self._ending.next_ns(self._crew),
         ]
         return min((alarm for alarm in alarms if alarm is not None), default=None)
@@ -332,11 +353,11 @@ class Foreman:
     def _dispatch(self, now_ns: int) -> None:
         if not self._feeding:
             return
-        takers = sorted(
-            (member for member in self._crew.standing() if not member.stuck), key=lambda member: len(member.sent)
-        )
+        may_have = self._retirement.may_have
+        takers = [member for member in self._crew.standing() if not member.stuck and may_have(member) > 0]
+        takers.sort(key=lambda member: len(member.sent))
         share = max(1, len(self._feeding) // max(1, len(takers)))
         for member in takers:
-            if chunk := self._feeding.chunk_for(member, share=share):
+            if chunk := self._feeding.chunk_for(member, share=min(share, may_have(member))):
                 member.send(chunk, now_ns)
                 self._send(member, Work(self._offset_ms, chunk))

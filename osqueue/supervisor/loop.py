@@ -20,6 +20,7 @@ from osqueue import clock, host
 from osqueue.blame import Blame
 from osqueue.core.messages import Handout, Outcome
 from osqueue.errors import PoolBroken
+from osqueue.supervisor.crew import SLOW_START_NS
 from osqueue.supervisor.effects import (
     ClaimJobs,
     Dropped,
@@ -28,6 +29,7 @@ from osqueue.supervisor.effects import (
     PoolIsBroken,
     SendReport,
     SendWorker,
+    SlowStart,
     StartWorker,
     Stopped,
 )
@@ -96,6 +98,8 @@ class Supervisor:
             timeout_s=settings.timeout_s,
             grace_s=settings.grace_s,
             running_on=self._blame.current,
+            max_tasks_per_child=settings.max_tasks_per_child,
+            max_memory_per_child_bytes=settings.max_memory_per_child_bytes,
         )
         self._memory = Memory()
         self._starter = Starter()
@@ -196,7 +200,7 @@ class Supervisor:
         now_ns = clock.boot_ns()
         match message:
             case Wrote():
-                self._foreman.wrote(slot, message.outcomes, message.ran, now_ns)
+                self._foreman.wrote(slot, message.outcomes, message.ran, now_ns, rss_bytes=message.rss_bytes)
             case GivenBack():
                 self._foreman.gave_back(slot, message.number, message.ids, now_ns)
             case Up():
@@ -246,6 +250,8 @@ class Supervisor:
                 self._link.claim(effect.jobs)
             case StartWorker():
                 self._start_worker(effect.slot)
+            case SlowStart():
+                self._warn_of_slow_start(effect.slots)
             case Dropped():
                 self._dropped.append(effect)
             case PoolIsBroken():
@@ -294,6 +300,9 @@ class Supervisor:
             supervisor_started=host.start_time(pid) or 0,
             max_result_bytes=settings.max_payload_bytes,
             timeout_s=settings.timeout_s,
+            soft_timeout_s=settings.soft_timeout_s,
+            measure_memory=settings.max_memory_per_child_bytes is not None,
+            lifecycle=settings.lifecycle,
             retry_on=settings.retry_on,
             no_retry_on=settings.no_retry_on,
             payload_type=settings.payload_type,
@@ -308,6 +317,19 @@ class Supervisor:
         )
         self._processes[slot] = process
         self._starter.submit(process.launch)
+
+    def _warn_of_slow_start(self, slots: list[int]) -> None:
+        one = len(slots) == 1
+        workers = f"worker {slots[0]} has" if one else f"workers {', '.join(map(str, slots))} have"
+        its = "its" if one else "their"
+        _log.warning(
+            "%s not come up for %d s: %s imports or %s initializer take long or hang pid=%s",
+            workers,
+            SLOW_START_NS // _NS_PER_S,
+            its,
+            its,
+            ",".join(str(self._processes[slot].pid) for slot in slots),
+        )
 
     def _set_alarm(self, now_ns: int) -> None:
         alarm_ns = self._foreman.alarm_ns()

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable
 
-_PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
-_RESIDENT = 1
+from osqueue import host
 
 
 class Memory:
@@ -18,13 +16,8 @@ class Memory:
     def look(self, workers: Iterable[tuple[int, int]]) -> None:
         """Note the resident size of these slots' processes, given as slot and pid."""
         for slot, pid in workers:
-            try:
-                with open(f"/proc/{pid}/statm", encoding="ascii") as statm:
-                    pages = int(statm.read().split()[_RESIDENT])
-            except (OSError, IndexError):
-                continue  # it has just died, or there is no /proc: the last figure stands
-            if pages:
-                self._rss_bytes[slot] = pages * _PAGE_BYTES
+            if (rss_bytes := host.resident_bytes(pid)) is not None:
+                self._rss_bytes[slot] = rss_bytes  # else it has just died, or there is no /proc: the last figure stands
 
     def forget(self, slot: int) -> int | None:
         """The slot's worker is dead: its last figure."""

@@ -8,6 +8,7 @@ from typing import Any
 from msgspec import Struct
 
 from osqueue.core.settings import QueueSettings
+from osqueue.lifecycle import Lifecycle
 
 
 class SupervisorSettings(Struct, frozen=True, kw_only=True):
@@ -21,6 +22,10 @@ class SupervisorSettings(Struct, frozen=True, kw_only=True):
     blame_path: str
     workers: int
     timeout_s: float | None = None
+    soft_timeout_s: float | None = None
+    max_tasks_per_child: int | None = None
+    max_memory_per_child_bytes: int | None = None
+    lifecycle: Lifecycle = Lifecycle()
     grace_s: float = 10.0
     max_payload_bytes: int = QueueSettings().max_payload_bytes
     retry_on: tuple[str, ...] = ("builtins:Exception",)

@@ -10,9 +10,7 @@ decode ──▶ handler ──▶ encode ──▶ succeeded
 
 from __future__ import annotations
 
-import asyncio
-import inspect
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable
 from typing import Any
 
 from msgspec import Struct
@@ -83,25 +81,6 @@ class Task:
     def _too_large(self, size: int) -> PayloadTooLarge:
         message = "the result is above max_payload: store it elsewhere and return a reference"
         return PayloadTooLarge(f"{message} bytes={size} limit={self._max_result_bytes}")
-
-
-class Coroutines:
-    """Runs what ``async def`` handlers return, one at a time, all in one event loop of this worker."""
-
-    def __init__(self) -> None:
-        self._loop: asyncio.AbstractEventLoop | None = None
-
-    def wrap(self, handler: Callable[[Any], Any]) -> Callable[[Any], Any]:
-        """The handler as a plain function; itself if it is one."""
-        if not inspect.iscoroutinefunction(handler):
-            return handler
-        return lambda payload: self._run(handler(payload))
-
-    def _run(self, coroutine: Coroutine[Any, Any, Any]) -> Any:
-        if self._loop is None:
-            self._loop = asyncio.new_event_loop()
-            asyncio.set_event_loop(self._loop)
-        return self._loop.run_until_complete(coroutine)
 
 
 def failure(job: Handout, error: BaseException, verdict: Verdict, *, retry_delay_s: float | None = None) -> Outcome:

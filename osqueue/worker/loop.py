@@ -7,7 +7,7 @@ import socket
 import sys
 from collections.abc import Mapping
 
-from osqueue import clock
+from osqueue import clock, host
 from osqueue.blame import Slot
 from osqueue.context import Stage
 from osqueue.core.messages import Handout
@@ -22,7 +22,11 @@ _NEWEST_SHARE = 0.2
 
 
 class Loop:
-    """Runs jobs until the end has come. Belongs to the main thread, so that handlers may use signals."""
+    """Runs jobs until the end has come. Belongs to the main thread, so that handlers may use signals.
+
+    Args:
+        measure_memory: tell the process's memory with outcomes.
+    """
 
     def __init__(
         self,
@@ -33,6 +37,7 @@ class Loop:
         stage: Stage,
         inbox: Inbox,
         outbox: Outbox,
+        measure_memory: bool = False,
     ) -> None:
         self._tasks = tasks
         self._judgement = judgement
@@ -40,6 +45,7 @@ class Loop:
         self._stage = stage
         self._inbox = inbox
         self._outbox = outbox
+        self._measure_memory = measure_memory
         self._usual_ns: dict[str, float] = {}
         self._written_ns = self._mark_ns = clock.boot_ns()
         self._name = f"{socket.gethostname()}:{os.getpid()}"
@@ -108,7 +114,7 @@ class Loop:
             self._write_out()
 
     def _write_out(self) -> None:
-        self._outbox.write_out()
+        self._outbox.write_out(host.own_resident_bytes() if self._measure_memory and len(self._outbox) else 0)
         self._written_ns = self._mark_ns = clock.boot_ns()
 
     def _in_forked_child(self) -> None:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import faulthandler
 import gc
 import os
 import signal
 import socket
+import traceback
+from collections.abc import Callable
 from multiprocessing.connection import Connection
 from multiprocessing.reduction import DupFd
 from types import FrameType
@@ -17,20 +20,23 @@ from msgspec import Struct
 from osqueue import host
 from osqueue.blame import Slot
 from osqueue.context import Stage, enter_worker
-from osqueue.jobs import find, find_handler, handler_types
+from osqueue.jobs import find, find_function, handler_types
+from osqueue.lifecycle import Course, Lifecycle
 from osqueue.values import Values
 from osqueue.worker import lifeline
-from osqueue.worker.attempt import Coroutines, Judgement, Task
+from osqueue.worker.attempt import Judgement, Task
+from osqueue.worker.coroutine import Coroutines
 from osqueue.worker.failure import describe
 from osqueue.worker.inbox import Inbox
 from osqueue.worker.loop import Loop, flush_stdio
 from osqueue.worker.messages import NotUp, Up
 from osqueue.worker.outbox import Outbox
 from osqueue.worker.reader import Reader
+from osqueue.worker.soft_timeout import SoftTimeouts
 
 
 class WorkerSpec(Struct, frozen=True, kw_only=True):
-    """What a worker is told at its start: names and numbers only, but for types that the pool was given.
+    """What a worker is told at its start: names and numbers only, but for types and ``initargs`` of the pool.
 
     ``tasks``: task to the handler's ``module:name``. ``retry_on``, ``no_retry_on``: names of exception classes.
     """
@@ -42,6 +48,9 @@ class WorkerSpec(Struct, frozen=True, kw_only=True):
     supervisor_started: int
     max_result_bytes: int
     timeout_s: float | None = None
+    soft_timeout_s: float | None = None
+    measure_memory: bool = False
+    lifecycle: Lifecycle = Lifecycle()
     retry_on: tuple[str, ...] = ("builtins:Exception",)
     no_retry_on: tuple[str, ...] = ()
     payload_type: Any = None
@@ -78,44 +87,65 @@ def work(channel: socket.socket, life: Connection, faults: PassedFd, spec: Worke
     supervisor = lifeline.watch_supervisor(spec.supervisor_pid, spec.supervisor_started)
     _leave_sigint_to_supervisor()
     faulthandler.enable(file=faults.fd, all_threads=False)
-    outbox = Outbox(channel)
+    os.register_at_fork(after_in_child=lambda: _leave_to_parent(channel))
+    outbox, stage = Outbox(channel), Stage(spec.timeout_s)
+    enter_worker(stage)
+    coroutines = Coroutines()
+    soft = None if spec.soft_timeout_s is None else SoftTimeouts(spec.soft_timeout_s, coroutines)
     try:
-        tasks, judgement = _load(spec)
+        tasks, judgement = _load(spec, coroutines.wrap if soft is None else soft.wrap)
+        course = spec.lifecycle.load(coroutines.wrap)
         started = host.start_time(os.getpid()) or 0
         slot = Slot(spec.blame_path, spec.slot, pid=os.getpid(), process_started=started)
+        stage.worker_state = course.begin()
     except BaseException as error:  # noqa: BLE001
-        # An import runs the user's code: whatever it raises, sys.exit() too, is told, and then this process ends.
+        # An import, or the initializer, is the user's code: whatever it raises, sys.exit() too, is told, and then this
+        # process ends.
         outbox.say(NotUp(describe(error, attempt=0)))
         raise SystemExit(1) from None
-    inbox, stage = Inbox(), Stage(spec.timeout_s)
-    enter_worker(stage)
-    os.register_at_fork(after_in_child=lambda: _leave_to_parent(channel))
+    if soft is not None:
+        soft.start()
+    inbox = Inbox()
     ends = [life.fileno()] if supervisor is None else [supervisor]
     Reader(channel, inbox, outbox, stage).start(ends)
     gc.freeze()
+    loop = Loop(
+        tasks, judgement, slot=slot, stage=stage, inbox=inbox, outbox=outbox, measure_memory=spec.measure_memory
+    )
     try:
         outbox.say(Up(os.getpid(), started))
-        Loop(tasks, judgement, slot=slot, stage=stage, inbox=inbox, outbox=outbox).run()
+        loop.run()
     except OSError:
         # What a handler raises never comes here: this is the socket.
         lifeline.watch_supervisor(spec.supervisor_pid, spec.supervisor_started)
         os._exit(lifeline.CANNOT_SPEAK)
+    _finalize(course, stage.worker_state)
     flush_stdio()
 
 
-def _load(spec: WorkerSpec) -> tuple[dict[str, Task], Judgement]:
+def _load(
+    spec: WorkerSpec, wrap: Callable[[Callable[[Any], Any]], Callable[[Any], Any]]
+) -> tuple[dict[str, Task], Judgement]:
     tasks = {}
-    coroutines = Coroutines()
     for task, name in spec.tasks.items():
-        handler = find_handler(name)
+        handler = find_function(name)
         payload_type, result_type = handler_types(handler, spec.payload_type, spec.result_type)
         payloads, results = Values[Any](payload_type, "payload"), Values[Any](result_type, "result")
-        tasks[task] = Task(coroutines.wrap(handler), payloads, results, spec.max_result_bytes)
+        tasks[task] = Task(wrap(handler), payloads, results, spec.max_result_bytes)
     judgement = Judgement(
         retry_on=tuple(find(name) for name in spec.retry_on),
         no_retry_on=tuple(find(name) for name in spec.no_retry_on),
     )
     return tasks, judgement
+
+
+def _finalize(course: Course, state: Any) -> None:
+    try:
+        course.end(state)
+    except BaseException:  # noqa: BLE001
+        # The worker ends anyway, sys.exit() or not, and what became of its jobs is told.
+        with contextlib.suppress(OSError, ValueError):  # nobody reads it any more
+            traceback.print_exc()
 
 
 def _leave_sigint_to_supervisor() -> None:

@@ -52,7 +52,7 @@ class Up(Struct, tag="up", array_like=True):
 
 
 class NotUp(Struct, tag="not_up", array_like=True):
-    """The worker cannot stand, and ends: an import failed."""
+    """The worker cannot stand, and ends: an import or its initializer failed."""
 
     error: JobError
 
@@ -66,10 +66,11 @@ class Ran(Struct, array_like=True, gc=False):
 
 
 class Wrote(Struct, tag="wrote", array_like=True):
-    """What became of jobs, in the order in which they ended."""
+    """What became of jobs, in the order in which they ended; and perhaps the worker's resident memory after them."""
 
     outcomes: list[Outcome]
     ran: list[Ran]
+    rss_bytes: int = 0
 
 
 class GivenBack(Struct, tag="given_back", array_like=True):

@@ -43,8 +43,11 @@ class Outbox:
         with self._writing:
             write_frame(self._channel, message)
 
-    def write_out(self) -> None:
+    def write_out(self, rss_bytes: int = 0) -> None:
         """Send all outcomes that there are; the kernel has them on return, also those that the other thread took.
+
+        Args:
+            rss_bytes: this process's memory after them; 0 for not measured.
 
         Raises:
             OSError: the supervisor is gone.
@@ -54,7 +57,7 @@ class Outbox:
                 outcomes, ran = self._take_batch()
                 if not outcomes:
                     return
-                write_frame(self._channel, Wrote(outcomes, list(ran.values())))
+                write_frame(self._channel, Wrote(outcomes, list(ran.values()), rss_bytes))
 
     def _take_batch(self) -> tuple[list[Outcome], dict[str, Ran]]:
         outcomes: list[Outcome] = []

@@ -39,8 +39,7 @@ class Reader:
         threading.Thread(target=self._read, args=(ends,), name="osqueue-reader", daemon=True).start()
 
     def _read(self, ends: list[int]) -> None:
-        # Signals are for the main thread: one delivered here would not wake its system call.
-        signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals() - _SYNCHRONOUS)
+        leave_signals_to_main_thread()
         watch = select.poll()
         watch.register(self._channel, select.POLLIN)
         for descriptor in ends:
@@ -71,3 +70,8 @@ class Reader:
                 self._inbox.end()
             case _:
                 assert_never(message)
+
+
+def leave_signals_to_main_thread() -> None:
+    """Block them in the calling thread: one delivered here would not wake the main thread's system call."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals() - _SYNCHRONOUS)

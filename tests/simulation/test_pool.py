@@ -31,6 +31,8 @@ from tests.supervisor.model_worker import MS, Worker
 
 SEEDS = int(os.environ.get("OSQUEUE_SEEDS", "40"))
 WORKERS = 3
+LIMIT_BYTES = 1_000
+"""Above it workers are replaced."""
 
 
 class Claimant:
@@ -38,7 +40,14 @@ class Claimant:
 
     def __init__(self, pool: Pool) -> None:
         self.pool = pool
-        self.foreman = Foreman(workers=WORKERS, timeout_s=None, grace_s=0.05, running_on=pool.on.get)
+        self.foreman = Foreman(
+            workers=WORKERS,
+            timeout_s=None,
+            grace_s=0.05,
+            running_on=pool.on.get,
+            max_tasks_per_child=pool.max_tasks,
+            max_memory_per_child_bytes=LIMIT_BYTES,
+        )
         self.lease = 0
         self.reports: dict[int, list[int]] = {}
         """Ids of reports that have not been answered."""
@@ -76,6 +85,7 @@ class Pool(Network):
         """Ids whose outcome was reported by a program that did not live to hear the answer."""
         self._dead: dict[Holder, list[Attempt]] = {}
         self._last_pid = self._last_drop = 0
+        self.max_tasks = [None, None, 1, 5][seed % 4]
         self.claimant = Claimant(self)
         super().__init__(seed, self.claimant)
         self.deadly = self.random.choice([0.0, 0.03, 0.2])
@@ -225,6 +235,9 @@ class Pool(Network):
             return Outcome(job.id, job.attempt, "succeeded")
         self.charges[job.id] += 1
         return Outcome(job.id, job.attempt, "failed", retry_delay_s=self.random.choice([None, 0]))
+
+    def rss_bytes(self) -> int:
+        return LIMIT_BYTES + (self.random.random() < self.deadly / 3)
 
     def worker_gone(self, worker: Worker, exit_code: int) -> None:
         if worker.job is not None:

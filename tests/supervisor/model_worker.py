@@ -36,6 +36,8 @@ class Place(Protocol):
 
     def outcome(self, job: Handout) -> Outcome: ...
 
+    def rss_bytes(self) -> int: ...
+
     def worker_gone(self, worker: Worker, exit_code: int) -> None: ...
 
 
@@ -82,7 +84,10 @@ class Worker:
         if finished:
             ran = [Ran(task, 1, took) for _, task, took in finished]
             outcomes = [outcome for outcome, _, _ in finished]
-            self.place.soon(lambda: self.place.foreman.wrote(self.slot, outcomes, ran, self.place.now))
+            rss_bytes = self.place.rss_bytes()
+            self.place.soon(
+                lambda: self.place.foreman.wrote(self.slot, outcomes, ran, self.place.now, rss_bytes=rss_bytes)
+            )
 
     def step(self) -> None:
         """Live up to the present."""

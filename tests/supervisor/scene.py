@@ -13,6 +13,7 @@ from osqueue.supervisor.effects import (
     PoolIsBroken,
     SendReport,
     SendWorker,
+    SlowStart,
     StartWorker,
     Stopped,
 )
@@ -29,14 +30,16 @@ OFFSET_MS = 5_000
 class Scene:
     """Moves a foreman; remembers what it wanted."""
 
-    def __init__(self, workers: int = 2, *, timeout_s: float | None = None, grace_s: float = 10.0) -> None:
+    def __init__(
+        self, workers: int = 2, *, timeout_s: float | None = None, grace_s: float = 10.0, **limits: int
+    ) -> None:
         self.workers = workers
         self.now = 100 * S
         self.on: dict[int, Blamed] = {}
         self.sent: dict[int, list[int]] = {}
         self.effects: list[Effect] = []
         self.last_id = 0
-        self.foreman = Foreman(workers=workers, timeout_s=timeout_s, grace_s=grace_s, running_on=self.on.get)
+        self.foreman = Foreman(workers=workers, timeout_s=timeout_s, grace_s=grace_s, running_on=self.on.get, **limits)
 
     # -- arranging
 
@@ -74,11 +77,12 @@ class Scene:
         """The slot's worker is on this job from now on."""
         self.on[slot] = Blamed(slot, FIRST_PID + slot, 1, job_id, attempt, self.now)
 
-    def finish(self, slot: int, *ids: int, run_ms: float = 1.0, task: str = "default") -> None:
+    def finish(self, slot: int, *ids: int, run_ms: float = 1.0, task: str = "default", rss_bytes: int = 0) -> None:
         """The worker has written that these jobs succeeded."""
         self.on.pop(slot, None)
         outcomes = [Outcome(n, 1, "succeeded") for n in ids]
-        self.foreman.wrote(slot, outcomes, [Ran(task, len(ids), round(len(ids) * run_ms * MS))], self.now)
+        ran = [Ran(task, len(ids), round(len(ids) * run_ms * MS))]
+        self.foreman.wrote(slot, outcomes, ran, self.now, rss_bytes=rss_bytes)
         self.forget(slot, ids)
         self.settle()
 
@@ -128,6 +132,9 @@ class Scene:
 
     def started(self) -> list[int]:
         return [e.slot for e in self.effects if isinstance(e, StartWorker)]
+
+    def slow(self) -> list[list[int]]:
+        return [e.slots for e in self.effects if isinstance(e, SlowStart)]
 
     def killed(self) -> list[int]:
         return [e.slot for e in self.effects if isinstance(e, KillWorker)]

@@ -123,3 +123,61 @@ def test_a_worker_that_dies_on_a_job_is_replaced_at_once_however_often(count):
 
     assert len(scene.started()) == 1 + count
     assert scene.foreman.workers() == 1
+
+
+def test_workers_that_take_30_seconds_to_start_are_named_once_and_waited_for():
+    scene = Scene(workers=3)
+    scene.foreman.start(scene.now)
+    scene.settle()
+
+    scene.wait(29_999)
+    assert scene.slow() == []
+    scene.wait(1)
+    assert scene.slow() == [[0]]
+    scene.wait(600_000)
+    assert scene.slow() == [[0]]
+    scene.up(0)
+    scene.wait(30_000)
+    assert scene.slow() == [[0], [1, 2]]
+
+    assert scene.started() == [0, 1, 2]
+    assert scene.broken() is None
+
+
+def test_a_worker_that_stands_in_time_is_not_named():
+    scene = Scene(workers=1)
+    scene.foreman.start(scene.now)
+    scene.settle()
+    scene.wait(29_000)
+
+    scene.up(0)
+    scene.wait(60_000)
+
+    assert scene.slow() == []
+
+
+def test_each_start_has_a_time_of_its_own():
+    scene = Scene(workers=1)
+    scene.foreman.start(scene.now)
+    scene.settle()
+
+    for _ in range(4):
+        scene.wait(20_000)
+        scene.die(0, 1)
+
+    assert scene.slow() == []
+
+
+def test_a_stop_while_a_worker_takes_long_to_start_kills_it_at_once_and_names_nobody():
+    scene = Scene(workers=2)
+    scene.foreman.start(scene.now)
+    scene.settle()
+    [job] = scene.grant()
+
+    scene.foreman.stop(600, scene.now)
+    scene.settle()
+
+    assert scene.killed() == [0]
+    assert scene.verdicts() == {job: "returned"}
+    scene.wait(60_000)
+    assert scene.slow() == []

@@ -24,16 +24,28 @@ from osqueue.supervisor.foreman import Foreman
 from osqueue.worker_process import Ended
 from tests.supervisor.model_worker import MS, TASKS, Worker
 
+LIMIT_BYTES = 1_000
+
 
 class World:
     """Foreman, workers and a broker that is a list, under one seed."""
 
-    def __init__(self, seed: int, *, workers: int, jobs: int, deadly: float) -> None:
+    def __init__(
+        self, seed: int, *, workers: int, jobs: int, deadly: float, max_tasks_per_child: int | None = None
+    ) -> None:
         self.random = random.Random(seed)
         self.now = 10**12
         self.deadly = deadly
         self.on: dict[int, Blamed] = {}
-        self.foreman = Foreman(workers=workers, timeout_s=2.0, grace_s=0.1, running_on=self.on.get)
+        self.max_runs = max_tasks_per_child
+        self.foreman = Foreman(
+            workers=workers,
+            timeout_s=2.0,
+            grace_s=0.1,
+            running_on=self.on.get,
+            max_tasks_per_child=max_tasks_per_child,
+            max_memory_per_child_bytes=LIMIT_BYTES,
+        )
         self.workers: dict[int, Worker] = {}
         self.events: deque[object] = deque()
         self.last_pid = 100
@@ -44,6 +56,7 @@ class World:
         self.cancelled: set[int] = set()
         self.running: Counter[int] = Counter()
         self.runs: Counter[int] = Counter()
+        self.runs_in: Counter[int] = Counter()
         self.charged: Counter[int] = Counter()
         self.deaths_on: Counter[int] = Counter()
         self.drops = 0
@@ -66,8 +79,15 @@ class World:
         if job.id not in self.cancelled:
             assert job.id in self.held, f"job runs though it is not held id={job.id}"
 
+        [pid] = [worker.pid for worker in self.workers.values() if worker.job is job]
+        self.runs_in[pid] += 1
+        assert self.max_runs is None or self.runs_in[pid] <= self.max_runs, f"one job too many in a worker id={job.id}"
+
     def ended_run(self, job: Handout) -> None:
         self.running[job.id] -= 1
+
+    def rss_bytes(self) -> int:
+        return LIMIT_BYTES + (self.random.random() < self.deadly)
 
     def outcome(self, job: Handout) -> Outcome:
         return Outcome(job.id, job.attempt, "succeeded")
@@ -167,10 +187,11 @@ class World:
     workers=st.integers(1, 4),
     jobs=st.integers(1, 120),
     deadly=st.sampled_from([0.0, 0.002, 0.02]),
+    max_tasks=st.sampled_from([None, None, 1, 2, 7]),
 )
 @settings(max_examples=60, deadline=None)
-def test_each_job_has_one_fate_and_only_those_that_ran_pay(seed, workers, jobs, deadly):
-    world = World(seed, workers=workers, jobs=jobs, deadly=deadly)
+def test_each_job_has_one_fate_and_only_those_that_ran_pay(seed, workers, jobs, deadly, max_tasks):
+    world = World(seed, workers=workers, jobs=jobs, deadly=deadly, max_tasks_per_child=max_tasks)
     world.foreman.start(world.now)
 
     for _ in range(1_500):

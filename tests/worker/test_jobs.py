@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from osqueue.jobs import Handlers, class_name, find, find_handler, handler_name, handler_types
+from osqueue.jobs import Handlers, class_name, find, find_function, handler_name, handler_types
 from tests.processes import handlers
 
 if TYPE_CHECKING:
@@ -185,7 +185,7 @@ def test_a_declared_type_that_json_cannot_be_read_as_is_refused(field, value_typ
 
 
 def test_names_lead_back_to_what_they_name():
-    assert find_handler(handler_name(typed)) is typed
+    assert find_function(handler_name(typed)) is typed
     assert find(class_name(MyError.Inner)) is MyError.Inner
     assert find(class_name(OSError)) is OSError
 
@@ -194,7 +194,7 @@ def test_a_name_that_leads_nowhere_says_so():
     with pytest.raises(ImportError, match="module math has no nothing"):
         find("math:nothing")
     with pytest.raises(TypeError, match="is no function"):
-        find_handler("math:pi")
+        find_function("math:pi")
 
 
 @pytest.mark.parametrize("kind", [int, ValueError(), "ValueError", None])

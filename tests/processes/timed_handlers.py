@@ -1,0 +1,211 @@
+"""Handlers that run until they are interrupted."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import socket
+import threading
+import time
+
+import msgspec
+
+from osqueue import SoftTimeout, current_job
+from osqueue.transport.frames import read_frame
+from osqueue.worker.messages import FromWorker, GivenBack
+from osqueue.worker.outbox import Outbox
+
+_LONG_S = 600.0
+
+
+def sleep(payload):
+    time.sleep(_LONG_S)
+
+
+def spin(payload):
+    count = 0
+    while True:
+        count += 1
+
+
+def wait_for_lock(payload):
+    threading.Event().wait()
+
+
+def wait_for_child(payload):
+    done = os.popen(f"exec sleep {_LONG_S}")
+    done.read()
+
+
+async def sleep_async(payload):
+    await asyncio.sleep(_LONG_S)
+
+
+async def spin_async(payload):
+    await asyncio.sleep(0)
+    spin(payload)
+
+
+async def gather(payload):
+    await asyncio.gather(sleep_async(payload), sleep_async(payload))
+
+
+async def wait_in_time(payload):
+    async with asyncio.timeout(_LONG_S):
+        await asyncio.Event().wait()
+
+
+async def wait_for_stubborn(payload):
+    """What it waits for takes no notice of its cancellation, and gives a result in the end."""
+
+    async def stubborn():
+        try:
+            await asyncio.sleep(_LONG_S)
+        except asyncio.CancelledError:
+            return "a result"
+
+    return await asyncio.create_task(stubborn())
+
+
+async def group(payload):
+    """A task group passes on what is raised in its block in an exception group, or leaves its tasks behind."""
+    async with asyncio.TaskGroup() as tasks:
+        tasks.create_task(asyncio.sleep(_LONG_S))
+        if payload:
+            await asyncio.sleep(_LONG_S)
+
+
+SYNC = [sleep, spin, wait_for_lock, wait_for_child]
+ASYNC = [sleep_async, spin_async, gather, wait_in_time, wait_for_stubborn]
+
+
+def caught(name):
+    """Run another of these handlers, and catch what interrupts it."""
+    started = time.monotonic()
+    try:
+        globals()[name](None)
+    except SoftTimeout as timeout:
+        return [str(timeout), time.monotonic() - started]
+
+
+async def caught_async(name):
+    started = time.monotonic()
+    try:
+        await globals()[name](None)
+    except SoftTimeout as timeout:
+        before = asyncio.current_task().cancelling()
+        await asyncio.sleep(0.01)  # nothing of the interruption is left in the task
+        return [str(timeout), time.monotonic() - started, before]
+
+
+async def tasks(payload):
+    return len(asyncio.all_tasks())
+
+
+async def leave_task(payload):
+    """Return while a task of its own goes on."""
+    await_forever = asyncio.get_running_loop().create_task(asyncio.sleep(_LONG_S))
+    return await_forever.get_name()
+
+
+def again_and_again(payload):
+    """Catch the first interruption, and go on for much longer than it took to come."""
+    try:
+        spin(payload)
+    except SoftTimeout:
+        spun_until(time.monotonic() + 5 * payload)
+    return "once"
+
+
+async def again_and_again_async(payload):
+    try:
+        await asyncio.sleep(_LONG_S)
+    except SoftTimeout:
+        await asyncio.sleep(5 * payload)
+    return "once"
+
+
+def clean_up_and_fail(payload):
+    try:
+        sleep(payload)
+    except SoftTimeout as timeout:
+        raise LookupError("cleaned up") from timeout
+
+
+def around(job):
+    """Take so many seconds, give or take nothing; what has interrupted it, and after how long."""
+    seconds, length = job
+    started = time.monotonic()
+    try:
+        if length == "sleep":
+            time.sleep(seconds)
+        else:
+            spun_until(started + seconds)
+    except SoftTimeout:
+        return [current_job().id, "interrupted", time.monotonic() - started]
+    return [current_job().id, "returned", time.monotonic() - started]
+
+
+async def around_async(job):
+    seconds, length = job
+    started = time.monotonic()
+    try:
+        if length == "sleep":
+            await asyncio.sleep(seconds)
+        else:
+            spun_until(started + seconds)
+    except SoftTimeout:
+        return [current_job().id, "interrupted", time.monotonic() - started]
+    return [current_job().id, "returned", time.monotonic() - started]
+
+
+def uncaught(job):
+    """As `around`, but it lets the interruption pass."""
+    spun_until(time.monotonic() + job[0])
+    return [current_job().id, "returned", 0]
+
+
+def spun_until(end):
+    while time.monotonic() < end:
+        pass
+
+
+def alarm(payload):
+    """Use ``SIGALRM`` while the soft timeout comes: both reach the handler."""
+    seen = []
+    before = signal.signal(signal.SIGALRM, lambda *_: seen.append("alarm"))
+    signal.setitimer(signal.ITIMER_REAL, 0.02, 0.02)
+    try:
+        sleep(payload)
+    except SoftTimeout:
+        return len(seen)
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+
+
+def remaining(payload):
+    return current_job().time_remaining
+
+
+def say_much(seconds):
+    """Write one message to a peer that begins to read long after the soft timeout, and then spin."""
+    ours, theirs = socket.socketpair()
+    whole = list(range(200_000))
+    arrived = []
+
+    def read():
+        time.sleep(seconds)
+        arrived.append(read_frame(theirs, msgspec.msgpack.Decoder(FromWorker)))
+
+    reader = threading.Thread(target=read)
+    reader.start()
+    said = False
+    try:
+        Outbox(ours).say(GivenBack(1, whole))
+        said = True
+        spin(seconds)
+    except SoftTimeout:
+        reader.join()
+        return [said, arrived == [GivenBack(1, whole)]]
