@@ -60,6 +60,34 @@ def test_a_pool_needs_workers_and_sane_durations(name, value):
         pool_settings(**{**POOL, name: value})
 
 
+@pytest.mark.parametrize("name", ["max_tasks_per_child", "max_memory_per_child"])
+@pytest.mark.parametrize(("value", "error"), [(0, ValueError), (-1, ValueError), (1.0, TypeError), (True, TypeError)])
+def test_limits_of_a_worker_are_whole_numbers_from_1(name, value, error):
+    with pytest.raises(error, match=name):
+        pool_settings(**POOL, **{name: value})
+
+
+def test_limits_of_a_worker_are_taken_as_they_are():
+    settings = pool_settings(**POOL, max_tasks_per_child=1, max_memory_per_child=2**40, soft_timeout=0.5)
+
+    assert (settings.max_tasks_per_child, settings.max_memory_per_child_bytes) == (1, 2**40)
+    assert settings.soft_timeout_s == 0.5
+
+
+@pytest.mark.parametrize(
+    ("value", "error"), [(0, ValueError), (-1, ValueError), ("1", TypeError), (True, TypeError), (math.inf, ValueError)]
+)
+def test_a_soft_timeout_is_a_duration(value, error):
+    with pytest.raises(error, match="soft_timeout"):
+        pool_settings(**POOL, soft_timeout=value)
+
+
+@pytest.mark.parametrize("soft_timeout", [5, 5.0, 6])
+def test_a_soft_timeout_is_below_the_hard_one(soft_timeout):
+    with pytest.raises(ValueError, match=f"soft_timeout must be below timeout.* soft_timeout={soft_timeout} timeout=5"):
+        pool_settings(workers=1, grace=1, timeout=5, soft_timeout=soft_timeout)
+
+
 def test_without_a_number_there_is_a_worker_for_each_cpu():
     assert pool_settings(workers=None, timeout=None, grace=0).workers >= 1
 
