@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from osqueue.client import Client, Job
-    from osqueue.context import current_job
+    from osqueue.context import CurrentJob, current_job
     from osqueue.core.messages import JobError, JobRecord, Stats, TaskStats
     from osqueue.embedded import Broker
     from osqueue.errors import (
@@ -52,7 +52,7 @@ __version__ = "0.1.0"
 
 _MODULES = {
     "osqueue.client": ["Client", "Job"],
-    "osqueue.context": ["current_job"],
+    "osqueue.context": ["CurrentJob", "current_job"],
     "osqueue.core.messages": ["JobError", "JobRecord", "Stats", "TaskStats"],
     "osqueue.embedded": ["Broker"],
     "osqueue.errors": [
@@ -91,6 +91,7 @@ __all__ = [
     "Broker",
     "Client",
     "Corrupt",
+    "CurrentJob",
     "Discard",
     "Fenced",
     "InvalidPayload",

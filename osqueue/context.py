@@ -5,10 +5,13 @@ One worker process runs one job at a time, so the job is the process's: every th
 
 from __future__ import annotations
 
+import threading
 from typing import Any
 
 from osqueue import clock
-from osqueue.core.messages import Handout
+from osqueue.core.messages import Handout, Push
+from osqueue.follow_ups import Encoders, FollowUps
+from osqueue.settings import push_options
 
 _NS_PER_S = 1_000_000_000
 
@@ -23,20 +26,21 @@ class CurrentJob:
         worker_state: what the pool's ``initializer`` has returned in this worker; None without one.
     """
 
-    __slots__ = ("_cancelled_ids", "_deadline_ns", "attempt", "id", "task", "worker_state")
+    __slots__ = ("_deadline_ns", "_job", "_stage", "attempt", "id", "task", "worker_state")
 
-    def __init__(self, job: Handout, *, deadline_ns: int | None, cancelled_ids: set[int], worker_state: Any) -> None:
+    def __init__(self, job: Handout, stage: Stage, *, deadline_ns: int | None) -> None:
         self.id = job.id
         self.attempt = job.attempt
         self.task = job.task
-        self.worker_state = worker_state
+        self.worker_state = stage.worker_state
+        self._job = job
+        self._stage = stage
         self._deadline_ns = deadline_ns
-        self._cancelled_ids = cancelled_ids
 
     @property
     def cancelled(self) -> bool:
         """Whether the job was cancelled: return soon, the worker is killed after ``grace`` seconds."""
-        return self.id in self._cancelled_ids
+        return self.id in self._stage.cancelled_ids
 
     @property
     def time_remaining(self) -> float | None:
@@ -45,11 +49,45 @@ class CurrentJob:
             return None
         return max(0.0, (self._deadline_ns - clock.boot_ns()) / _NS_PER_S)
 
+    def push(
+        self,
+        payload: Any,
+        *,
+        task: str = "default",
+        delay: float = 0,
+        priority: int = 0,
+        key: str | None = None,
+        timeout: float | None = None,
+        max_attempts: int | None = None,
+    ) -> None:
+        """Push a follow-up job, in the same commit as this job's success; if this attempt fails, nothing is pushed.
+
+        Args:
+            payload: what its handler gets.
+            task, delay, priority, key, timeout, max_attempts: as `LocalPool.push`. No job is pushed if the key is held
+                by then; ``delay`` counts from the commit.
+
+        Raises:
+            UnknownTask, InvalidPayload, PayloadTooLarge: the job cannot be pushed.
+            QueueFull: one job leaves at most 10,000 jobs and 16 MiB behind.
+            RuntimeError: this job has ended.
+        """
+        options = push_options(
+            task=task, delay=delay, priority=priority, key=key, timeout=timeout, max_attempts=max_attempts
+        )
+        with self._stage.lock:
+            if self._stage.job is not self._job:
+                raise RuntimeError(f"the job has ended, so that nothing can follow it any more id={self.id}")
+            self._stage.follow_ups().add(payload, options)
+
 
 class Stage:
     """Where the worker's loop puts the job that it is on. Its main thread writes, any thread reads."""
 
-    __slots__ = ("cancelled_ids", "job", "started_ns", "timeout_s", "worker_state")
+    __slots__ = (
+        "_follow_ups", "cancelled_ids", "encoders", "job", "lock", "max_payload_bytes", "started_ns", "timeout_s",
+        "worker_state",
+    )  # fmt: skip
 
     def __init__(self, timeout_s: float | None) -> None:
         self.timeout_s = timeout_s
@@ -60,6 +98,12 @@ class Stage:
         self.started_ns = 0
         self.worker_state: Any = None
         """What the initializer has returned."""
+        self.encoders: Encoders = {}
+        """What encodes the payloads of follow-up jobs, by task."""
+        self.max_payload_bytes = 0
+        self.lock = threading.Lock()
+        """Held while a follow-up job is added, and while the job leaves the stage."""
+        self._follow_ups: FollowUps | None = None
 
     def current(self) -> CurrentJob | None:
         """The job on the stage."""
@@ -68,9 +112,20 @@ class Stage:
             return None
         timeout_s = self.timeout_s if job.timeout_s is None else job.timeout_s
         deadline_ns = None if timeout_s is None else self.started_ns + round(timeout_s * _NS_PER_S)
-        return CurrentJob(
-            job, deadline_ns=deadline_ns, cancelled_ids=self.cancelled_ids, worker_state=self.worker_state
-        )
+        return CurrentJob(job, self, deadline_ns=deadline_ns)
+
+    def follow_ups(self) -> FollowUps:
+        """What the job on the stage leaves behind if it succeeds; under the lock."""
+        if self._follow_ups is None:
+            self._follow_ups = FollowUps(self.encoders, self.max_payload_bytes)
+        return self._follow_ups
+
+    def leave(self) -> list[Push] | None:
+        """The job has ended; returns what it pushed, if anything."""
+        with self.lock:
+            self.job = None
+            follow_ups, self._follow_ups = self._follow_ups, None
+        return None if follow_ups is None else follow_ups.pushes
 
 
 class _Here:

@@ -77,6 +77,12 @@ class Outcome(Struct, array_like=True, gc=False):
     follow_ups: list[Push] | None = None
     """With a success: jobs that are pushed in the same commit, or not at all."""
 
+    def size(self) -> int:
+        """How many bytes of the user's it carries."""
+        if not self.follow_ups:
+            return len(self.result)
+        return len(self.result) + sum(len(payload) for push in self.follow_ups for payload in push.payloads)
+
 
 class Holder(Struct, frozen=True, omit_defaults=True):
     """A local process that holds a lease: it ends when that process has ended, not by silence."""

@@ -32,7 +32,7 @@ class Reports:
         before = len(self._waiting)
         self._waiting.extend(outcomes)
         for outcome in self._waiting[before:]:
-            self._waiting_bytes += len(outcome.result) + _OVERHEAD_BYTES
+            self._waiting_bytes += outcome.size() + _OVERHEAD_BYTES
 
     def take(self, now_ns: int, *, at_once: bool = False) -> Iterator[tuple[int, list[Outcome]]]:
         """The reports to send now, with their numbers; ``at_once``: all that there is."""
@@ -41,7 +41,7 @@ class Reports:
         batch: list[Outcome] = []
         size = 0
         for outcome in self._waiting:
-            outcome_bytes = len(outcome.result) + _OVERHEAD_BYTES
+            outcome_bytes = outcome.size() + _OVERHEAD_BYTES
             if batch and (size + outcome_bytes > MAX_BYTES or len(batch) >= MAX_OUTCOMES):
                 yield self._send(batch), batch
                 batch, size = [], 0

@@ -48,7 +48,7 @@ class Task:
     def __init__(
         self, handler: Callable[[Any], Any], payloads: Values[Any], results: Values[Any], max_result_bytes: int
     ) -> None:
-        self._payloads = payloads
+        self.payloads = payloads
         self._results = results
         self._max_result_bytes = max_result_bytes
         self._run = handler
@@ -56,7 +56,7 @@ class Task:
     def attempt(self, job: Handout, judgement: Judgement) -> Outcome:
         """Run the job once; whatever it raises is in the outcome. Times are left to the caller."""
         try:
-            payload = self._payloads.decode(job.payload)
+            payload = self.payloads.decode(job.payload)
         except InvalidPayload as error:
             return failure(job, error, "dead")
         try:

@@ -92,7 +92,9 @@ class Loop:
         outcome = self._tasks[job.task].attempt(job, self._judgement)
         if not job.last:
             self._slot.end()
-        stage.job, self._last = None, job
+        pushes, self._last = stage.leave(), job
+        if pushes and outcome.verdict == "succeeded":
+            outcome.follow_ups = pushes
         if self._forked:
             # The handler forked and let its child return: there is one worker here, and it is the parent.
             os._exit(1)

@@ -98,6 +98,8 @@ def work(channel: socket.socket, life: Connection, faults: PassedFd, spec: Worke
         started = host.start_time(os.getpid()) or 0
         slot = Slot(spec.blame_path, spec.slot, pid=os.getpid(), process_started=started)
         stage.worker_state = course.begin()
+        stage.encoders = {name: task.payloads.encode_checked for name, task in tasks.items()}
+        stage.max_payload_bytes = spec.max_result_bytes
     except BaseException as error:  # noqa: BLE001
         # An import, or the initializer, is the user's code: whatever it raises, sys.exit() too, is told, and then this
         # process ends.

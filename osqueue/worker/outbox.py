@@ -69,7 +69,7 @@ class Outbox:
             except IndexError:
                 break
             outcomes.append(outcome)
-            size += len(outcome.result)
+            size += outcome.size()
             total = ran.get(task)
             if total is None:
                 ran[task] = Ran(task, 1, took_ns)

@@ -1,0 +1,86 @@
+"""Follow-up jobs: in the commit that makes their job's success durable, or not at all."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from osqueue.core.messages import JobError, Outcome, Push, Report
+from tests.core.queue import Queue, Session
+
+
+def succeed(job: Any, *follow_ups: Push) -> Outcome:
+    return Outcome(job.id, job.attempt, "succeeded", 1, 2, b"1", follow_ups=list(follow_ups))
+
+
+def one_job(session: Session) -> Any:
+    session.push(b'"parent"')
+    [job] = session.claim()
+    return job
+
+
+def test_a_success_pushes_its_follow_ups_in_the_same_commit(queue: Queue) -> None:
+    session = queue.session()
+    job = one_job(session)
+    before = queue.machine.state.frame.version
+
+    session.report(succeed(job, Push([b"1", b"2"], priority=3), Push([b"3"], "other", delay_s=60)))
+
+    assert queue.machine.state.frame.version == before + 1
+    queue.reopen()
+    session.hello()
+    jobs = [session.get(job_id) for job_id in (2, 3, 4)]
+    assert [(one.payload, one.task, one.priority, one.state) for one in jobs] == [
+        (b"1", "default", 3, "ready"),
+        (b"2", "default", 3, "ready"),
+        (b"3", "other", 0, "delayed"),
+    ]
+    assert session.stats().pushed == 4
+
+
+def test_an_outcome_that_is_said_again_or_refused_pushes_nothing(queue: Queue) -> None:
+    session = queue.session()
+    job = one_job(session)
+    operation = Report(session.lease, [succeed(job, Push([b"1"]))])
+    session.say(operation)
+
+    session.say(operation, number=session.number, acked=session.number - 1)
+    assert session.report(succeed(job, Push([b"1"]))).lost == [(1, 1)]
+
+    assert session.stats().pushed == 2
+
+
+def test_an_attempt_that_failed_pushes_nothing_whatever_its_outcome_says(queue: Queue) -> None:
+    session = queue.session()
+    job = one_job(session)
+
+    session.report(Outcome(job.id, job.attempt, "failed", error=JobError("E"), follow_ups=[Push([b"1"])]))
+
+    assert session.stats().pushed == 1
+
+
+def test_follow_ups_that_cannot_be_pushed_fail_the_attempt_and_none_of_them_is(queue: Queue) -> None:
+    session = queue.session()
+    job = one_job(session)
+
+    session.report(succeed(job, Push([b"1"]), Push([b"2"], priority=5000)))
+
+    record = session.get(1)
+    assert (record.state, record.attempts, record.errors[0].error_type) == ("delayed", 1, "Rejected")
+    assert "priority" in record.errors[0].message
+    assert session.stats().pushed == 1
+
+
+def test_a_follow_up_whose_key_is_held_is_left_out_also_by_its_own_sibling(queue: Queue) -> None:
+    session = queue.session()
+    for number in range(200):
+        session.push(b"1", task="other", key=f"order-{number}")
+    queue.reopen()
+    session.hello()
+    job = one_job(session)
+
+    session.report(succeed(job, Push([b"2"], key="order-7"), Push([b"3"], key="new"), Push([b"4"], key="new")))
+
+    assert session.get(201).state == "succeeded"
+    assert session.get(202).payload == b"3"
+    assert session.stats().pushed == 202
+    assert session.push(b"5", key="new") == [202]
