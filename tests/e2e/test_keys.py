@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from concurrent.futures import CancelledError
 from pathlib import Path
 
 import pytest
 
-from osqueue import Broker, Client, JobCancelled, LocalPool, Queue, Rejected
+from osqueue import Broker, Client, LocalPool, Queue, Rejected
 from tests.cli.command_line import document, osqueue, succeed
 from tests.e2e import handlers
 
@@ -48,7 +49,7 @@ def test_whoever_waits_for_a_cancelled_job_is_told_also_through_its_key(
     assert pool.cancel(futures[0])
 
     for future in futures:
-        with pytest.raises(JobCancelled):
+        with pytest.raises(CancelledError):
             future.result(60)
 
 
