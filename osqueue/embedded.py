@@ -17,7 +17,7 @@ from osqueue.client.face import open_connection
 from osqueue.core.settings import KIB, MIB
 from osqueue.errors import OsqueueError
 from osqueue.reactor import LoopThread, close_after_fork
-from osqueue.settings import queue_settings
+from osqueue.settings import broker_identity, queue_settings
 from osqueue.storage import Storage, StorageError, StorageLost, open_directory
 from osqueue.transport.connector import ProtocolFactory
 
@@ -67,6 +67,7 @@ class Broker(Client):
         retry_backoff_max: float = 600.0,
         retry_jitter: bool = True,
         lease: float = 30.0,
+        identity: str | None = None,
         max_payload: int = 4 * MIB - 64 * KIB,
     ) -> Self:
         """Open a queue, making it if it is new.
@@ -76,6 +77,8 @@ class Broker(Client):
             max_attempts: runs until a job is dead.
             retry_backoff, retry_backoff_max, retry_jitter: the delay after a failed attempt, see `LocalPool`.
             lease: seconds after which a silent holder of a claim loses its jobs.
+            identity: the name, of 1 to 64 bytes, that stands for this broker in the root and its log of takeovers;
+                None for a random one.
             max_payload: largest payload in bytes.
 
         Raises:
@@ -92,10 +95,11 @@ class Broker(Client):
             lease=lease,
             max_payload=max_payload,
         )
+        name = broker_identity(identity)
         directory = str(Path(where).absolute()) if isinstance(where, str | os.PathLike) else ""
         storage: Storage = open_directory(directory) if isinstance(where, str | os.PathLike) else where
         try:
-            taken = take_over(storage, settings)
+            taken = take_over(storage, settings, identity=name)
         except BaseException:
             storage.close()
             raise

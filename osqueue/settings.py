@@ -16,6 +16,7 @@ from osqueue.core.settings import KIB, MIB, QueueSettings
 
 TASK_BYTES = 64
 KEY_BYTES = 256
+IDENTITY_BYTES = 64
 PRIORITIES = range(-1000, 1001)
 MAX_PAYLOAD_BYTES = 32 * MIB
 _MAX_DURATION_S = 100 * 366 * 86400.0
@@ -174,6 +175,22 @@ def short_text(name: str, value: object, most_bytes: int) -> str:
     if not 1 <= size <= most_bytes:
         raise ValueError(f"{name} is text of 1 to {most_bytes} bytes {name}={value!r}")
     return value
+
+
+def broker_identity(identity: object) -> str | None:
+    """The name under which a broker stands in the root's log of takeovers; None for a random one.
+
+    Raises:
+        TypeError, ValueError: it is no printable text of 1 to 64 bytes.
+    """
+    if identity is None:
+        return None
+    if not isinstance(identity, str):
+        raise TypeError(f"identity is a name, not {_kind(identity)}")
+    # Printable: a control character would take six bytes of the root, a lone surrogate none that can be written.
+    if not identity.isprintable() or not 1 <= len(identity.encode()) <= IDENTITY_BYTES:
+        raise ValueError(f"identity is a printable name of 1 to {IDENTITY_BYTES} bytes identity={identity!r}")
+    return identity
 
 
 def duration(name: str, value: object, *, least: float | None = None) -> float:

@@ -55,8 +55,13 @@ def nonce() -> str:
     return os.urandom(8).hex()
 
 
-def take_over(storage: Storage, settings: QueueSettings) -> Taken:
+def take_over(storage: Storage, settings: QueueSettings, *, identity: str | None = None) -> Taken:
     """Make the queue this broker's own.
+
+    Args:
+        storage: where the queue is.
+        settings: what the opener states.
+        identity: the owner's name in the root; None for a random one.
 
     Raises:
         Corrupt: the root is damaged, missing, or of a format that this version does not read.
@@ -70,7 +75,7 @@ def take_over(storage: Storage, settings: QueueSettings) -> Taken:
         root = codec.decode_root(data)
     clock = QueueClock(not_before_ms=root.now_ms)
     machine = QueueMachine(root, settings, now_ms=clock.now_ms(), seed=nonce())
-    commit = machine.take_over(nonce(), now_ms=clock.now_ms(), nonce=nonce())
+    commit = machine.take_over(identity or nonce(), now_ms=clock.now_ms(), nonce=nonce())
     writer = RootWriter(storage, version)
     writer.swap(commit)
     if standing is not Standing.QUEUE:

@@ -11,6 +11,7 @@ import argparse
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 _UNITS_S = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0, "w": 604800.0}
 
@@ -42,6 +43,15 @@ def add_target(parser: argparse.ArgumentParser) -> None:
 
 def add_json(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="print JSON: one document, or one object a line")
+
+
+def add_grace(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--grace", metavar="S", type=seconds, default=10.0, help="seconds to wait before a stop kills")
+
+
+def given(**options: Any) -> dict[str, Any]:
+    """The options that were given; the others are left to the defaults of what they are passed to."""
+    return {name: value for name, value in options.items() if value is not None}
 
 
 def seconds(text: str) -> float:

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from osqueue.cli.exit_status import CannotOpen
-from osqueue.cli.joining import JoinOrOpen
+from osqueue.cli.joining import JoinOrOpen, ThreadOpener
 from osqueue.client import Client
 from osqueue.client.face import open_connection
 from osqueue.errors import OsqueueError
@@ -35,12 +35,13 @@ def open_queue(target: str, *, create: bool = False) -> Iterator[Client]:
     Raises:
         CannotOpen: there is no queue, or it cannot be opened; the message says why.
     """
-    connector = JoinOrOpen(find_directory(target, create=create).absolute())
+    directory = find_directory(target, create=create).absolute()
+    opener = ThreadOpener(directory)
     try:
-        with _connected(connector) as client:
+        with _connected(JoinOrOpen(directory, opener)) as client:
             yield client
     finally:
-        connector.end()
+        opener.end()
 
 
 def find_directory(target: str, *, create: bool = False) -> Path:

@@ -45,7 +45,7 @@ from osqueue.core.messages import (
     refused_as_corrupt,
 )
 from osqueue.core.model import Root, Takeover
-from osqueue.core.objects import TAKEOVERS, parse
+from osqueue.core.objects import TAKEOVERS, TAKEOVERS_BYTES, parse
 from osqueue.core.operations import Operations
 from osqueue.core.queries import Queries
 from osqueue.core.segment import Segment
@@ -94,7 +94,7 @@ class QueueMachine:
         frame.epoch += 1
         frame.owner = owner
         log = [*frame.takeovers, Takeover(frame.epoch, frame.version + 1, frame.next_object, owner)]
-        while len(log) > TAKEOVERS and log[0].epoch < frame.swept:
+        while _is_long(log) and log[0].epoch < frame.swept:
             log.pop(0)
         frame.takeovers = log
         self._wake(now_ms)
@@ -421,3 +421,7 @@ class QueueMachine:
         name = parse(key)
         segment = self.state.backlog.segments.get(name.number) if name is not None else None
         return segment if segment is not None and segment.key == key else None
+
+
+def _is_long(log: list[Takeover]) -> bool:
+    return len(log) > TAKEOVERS or len(codec.json_encoder.encode(log)) > TAKEOVERS_BYTES

@@ -16,6 +16,8 @@ from typing import NamedTuple
 from osqueue.core.model import Frame
 
 TAKEOVERS = 256
+TAKEOVERS_BYTES = 13 * 1024
+"""So much of the root's first 14 KiB may the takeover log take: long owners' names make it shorter."""
 _DIGITS = 12
 _SEGMENT = re.compile(r"^segments/(\d+)-(\d+)\.jsonl$")
 _ARCHIVE = re.compile(r"^archive/(\d{4}-\d\d-\d\dT\d\d)/(\d+)-(\d+)\.(\d+)-(\d+)\.([0-9a-f]+)\.jsonl$")

@@ -17,13 +17,14 @@ import logging
 import signal
 from collections import deque
 from collections.abc import Callable, Sequence
+from typing import Protocol
 
 from osqueue import clock
 from osqueue.client.refusal import named_error
 from osqueue.errors import OsqueueError, PoolBroken
 from osqueue.pool.broker_child import BrokerChild, BrokerStart, start_child
 from osqueue.storage import ReadFailed, StorageError, StorageLost, WriteFailed, WriteUnknown
-from osqueue.transport.connector import SocketPairConnector
+from osqueue.transport.connector import Connector, SocketPairConnector
 from osqueue.transport.control import Failed
 
 _log = logging.getLogger("osqueue")
@@ -34,8 +35,29 @@ STOP_S = 30.0
 _STORAGE_ERRORS = {"read_failed": ReadFailed, "write_failed": WriteFailed, "write_unknown": WriteUnknown}
 
 
+class Broker(Protocol):
+    """What an engine needs of its broker. All methods are for the loop's thread."""
+
+    @property
+    def connectors(self) -> Sequence[Connector]:
+        """Ways to it: the client's, and the supervisor's."""
+
+    async def open(self) -> None:
+        """Return when the queue is open.
+
+        Raises:
+            OsqueueError, ValueError: it cannot be opened.
+        """
+
+    async def stop(self) -> None:
+        """Leave the queue in good order, once nobody here is connected to it."""
+
+    def kill(self) -> None:
+        """Leave it at once."""
+
+
 class BrokerProcess:
-    """The broker of one pool. All methods are for the loop's thread.
+    """The broker of one pool, a `Broker`. All methods are for the loop's thread.
 
     Args:
         start: what it opens.
@@ -50,7 +72,7 @@ class BrokerProcess:
         on_broken: Callable[[OsqueueError], None],
     ) -> None:
         self._start = start
-        self._connectors = connectors
+        self.connectors = connectors
         self._on_broken = on_broken
         self._deaths_ms: deque[int] = deque(maxlen=DEATHS)
         self._child: BrokerChild | None = None
@@ -63,12 +85,13 @@ class BrokerProcess:
         return None if self._child is None else self._child.pid
 
     async def open(self) -> None:
-        """Start it, and have it open the queue.
+        """Start it, and have it open the queue; again, if it could not go on.
 
         Raises:
             OsqueueError, ValueError: the queue cannot be opened; what the broker said.
             PoolBroken: it dies whenever it is started.
         """
+        self._watching = None
         child = await self._started()
         self._watching = asyncio.get_running_loop().create_task(self._watch(child))
 
@@ -116,7 +139,7 @@ class BrokerProcess:
     async def _started(self) -> BrokerChild:
         """A broker that has opened the queue; the connectors have its sockets."""
         while True:
-            child = self._child = start_child(self._start, len(self._connectors))
+            child = self._child = start_child(self._start, len(self.connectors))
             started = await child.opened()
             if started is not None:
                 break
@@ -127,7 +150,7 @@ class BrokerProcess:
                 raise _failure(child.failed)
             self._count_death(status)
         _log.debug("broker started pid=%d epoch=%d", child.pid, started.epoch)
-        for connector, sock in zip(self._connectors, child.clients, strict=True):
+        for connector, sock in zip(self.connectors, child.clients, strict=True):
             connector.feed(sock)
         child.ping()
         return child
@@ -144,7 +167,7 @@ class BrokerProcess:
         told = error if isinstance(error, OsqueueError) else PoolBroken(f"the queue's broker cannot go on: {error}")
         if isinstance(told, StorageError):
             told = StorageLost.to(told)
-        for connector in self._connectors:
+        for connector in self.connectors:
             connector.fail(told)
         with contextlib.suppress(RuntimeError):  # the loop may be ending
             self._on_broken(told)

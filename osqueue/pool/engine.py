@@ -16,7 +16,8 @@ import logging
 import os
 import secrets
 import socket
-from collections.abc import Iterable
+import threading
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from osqueue.client.calls import Response
@@ -28,7 +29,7 @@ from osqueue.core.messages import GetStats, JobRecord, ListJobs, Page, Refused, 
 from osqueue.errors import OsqueueError
 from osqueue.host import this_process
 from osqueue.pool.broker_child import BrokerStart
-from osqueue.pool.broker_process import BrokerProcess
+from osqueue.pool.broker_process import Broker, BrokerProcess
 from osqueue.pool.cancellation import Cancellation
 from osqueue.pool.future import JobFuture
 from osqueue.pool.link import SupervisorLink
@@ -48,29 +49,50 @@ _ABANDON_S = 2.0
 _HURRY_S = 5.0
 
 
-class Engine:
-    """A pool's parts. Made in any thread; `start` before anything else."""
+OnBroken = Callable[[OsqueueError], None]
 
-    def __init__(self, plan: PoolPlan) -> None:
+
+def own_broker(plan: PoolPlan, on_broken: OnBroken) -> BrokerProcess:
+    """A pool's broker: a process of its own, which nobody else may have opened the queue before."""
+    by_path = UnixConnector(plan.directory.path)
+    connectors = [SocketPairConnector(by_path), SocketPairConnector(by_path)]
+    return BrokerProcess(broker_start(plan), connectors, on_broken)
+
+
+def broker_start(plan: PoolPlan) -> BrokerStart:
+    """What a broker process is started with."""
+    directory = plan.directory
+    return BrokerStart(where=str(directory.path), settings=plan.queue, durable=not directory.private)
+
+
+class Engine:
+    """A pool's parts. Made in any thread; `start` before anything else.
+
+    Args:
+        plan: what the pool is to be.
+        make_broker: the broker, and what is to be told if there can be none any more.
+    """
+
+    def __init__(self, plan: PoolPlan, make_broker: Callable[[PoolPlan, OnBroken], Broker] = own_broker) -> None:
         self._plan = plan
         self.reactor = LoopThread()
         self.results = ResultsThread()
         self.error: OsqueueError | None = None
         """Why the pool cannot go on."""
+        self.broken = threading.Event()
+        """Set with `error`."""
         self.last_stats: Stats | None = None
         """The counts at the end of a stop, if the broker could tell them."""
         self.first_dead: JobRecord | None = None
         """The first dead job at the end of a stop, likewise."""
-        by_path = UnixConnector(plan.directory.path)
-        self._connectors = [SocketPairConnector(by_path), SocketPairConnector(by_path)]
-        self._connection = open_connection(self.reactor, self._connectors[0])
+        self._broker = make_broker(plan, self._broker_broken)
+        self._connection = open_connection(self.reactor, self._broker.connectors[0])
         self.client = Client(self.reactor, self._connection)
         self.submitter = Submitter(self.reactor, self._connection, self.results)
         self._cancellation = Cancellation(self._connection, self.submitter, self._drop)
         worker = f"{socket.gethostname()}:{os.getpid()}"
         self._link = SupervisorLink(plan.handlers.tasks, worker)
         self._link_connection = self._open_link()
-        self._broker = BrokerProcess(self._broker_start(), self._connectors, self._broker_broken)
         self._broker_gone = False
         self._supervisor: Supervisor | None = None
         self._starting: asyncio.Task[None] | None = None
@@ -143,14 +165,10 @@ class Engine:
 
     # ------------------------------------------------------------------------------------------------- start, in order
 
-    def _broker_start(self) -> BrokerStart:
-        directory = self._plan.directory
-        return BrokerStart(where=str(directory.path), settings=self._plan.queue, durable=not directory.private)
-
     def _open_link(self) -> Connection:
         holder = this_process(self._plan.directory.blame)
         session = Session(lambda: secrets.token_hex(8), holder=holder, keeper=self._link)
-        return Connection(self.reactor, self._connectors[1], session)
+        return Connection(self.reactor, self._broker.connectors[1], session)
 
     async def _start(self) -> None:
         self._starting = asyncio.current_task()
@@ -255,6 +273,7 @@ class Engine:
         if self.error is not None or self._ended:
             return
         self.error = error
+        self.broken.set()
         self._connection.fail(error)
         self.submitter.fail(error)
 
