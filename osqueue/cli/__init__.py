@@ -16,10 +16,18 @@ from collections.abc import Iterator, Sequence
 from types import FrameType
 
 import osqueue
-from osqueue.cli import exit_status, inspection, push, run, serve, verification, work
+from osqueue.cli import change, exit_status, inspection, push, run, serve, verification, work
 from osqueue.cli.command import Command
 
-COMMANDS: tuple[Command, ...] = (run.RUN, work.WORK, serve.SERVE, push.PUSH, *inspection.COMMANDS, verification.VERIFY)
+COMMANDS: tuple[Command, ...] = (
+    run.RUN,
+    work.WORK,
+    serve.SERVE,
+    push.PUSH,
+    *inspection.COMMANDS,
+    *change.COMMANDS,
+    verification.VERIFY,
+)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -1,0 +1,133 @@
+"""Requeue, discard and cancel, on a queue that nobody has open and on one that somebody serves."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from osqueue import Broker, Client
+from tests.cli.command_line import document, documents, osqueue, succeed
+
+DEAD = 300
+"""More than one operation may name."""
+
+
+@pytest.fixture(params=[False, True], ids=["unserved", "served"])
+def jobs(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Path]:
+    """A queue with job 1 dead, 2 succeeded and 3 ready; open during the test, or not."""
+    directory = tmp_path / "jobs"
+    with contextlib.ExitStack() as stack:
+        broker = Broker.open(directory)
+        broker.push_many([b"1", b"2", b"3"], max_attempts=1)
+        first, second = broker.claim(), broker.claim()
+        assert first is not None
+        assert second is not None
+        broker.fail(first, "why")
+        broker.complete(second)
+        if request.param:
+            stack.callback(broker.close)
+        else:
+            broker.close()
+        yield tmp_path
+
+
+def states(directory: Path) -> dict[int, str]:
+    return {
+        record["id"]: record["state"]
+        for command in ("list", "history")
+        for record in documents(command, "jobs", cwd=directory)
+    }
+
+
+def test_a_dead_job_is_requeued_with_its_errors_and_the_others_are_named(jobs: Path) -> None:
+    output = succeed("requeue", "jobs", "1", "2", "3", "1", cwd=jobs)
+
+    assert output.splitlines() == [
+        "job 2 is not dead: nothing changed for it",
+        "job 3 is not dead: nothing changed for it",
+        "1 job requeued",
+    ]
+    assert states(jobs) == {1: "ready", 2: "succeeded", 3: "ready"}
+    assert document("show", "jobs", "1", cwd=jobs)["errors"][0]["message"] == "why"
+
+
+def test_a_discarded_job_is_archived_as_dead(jobs: Path) -> None:
+    assert document("discard", "jobs", "1", "2", cwd=jobs) == {"discarded": 1, "unchanged": [2], "unknown": []}
+    assert [(one["id"], one["state"]) for one in documents("history", "jobs", cwd=jobs)] == [
+        (2, "succeeded"),
+        (1, "dead"),
+    ]
+
+
+def test_jobs_are_cancelled_and_ended_ones_are_named(jobs: Path) -> None:
+    output = succeed("cancel", "jobs", "3", "2", cwd=jobs)
+
+    assert output.splitlines() == ["job 2 had ended already: nothing changed for it", "1 job cancelled"]
+    assert states(jobs) == {1: "dead", 2: "succeeded", 3: "cancelled"}
+
+
+@pytest.mark.parametrize(
+    ("command", "done"), [("requeue", "requeued"), ("discard", "discarded"), ("cancel", "cancelled")]
+)
+def test_an_unknown_id_is_named_and_keeps_nothing_from_the_others(command: str, done: str, jobs: Path) -> None:
+    known = 3 if command == "cancel" else 1
+
+    mixed = osqueue(command, "jobs", "77", known, "99", cwd=jobs)
+    alone = osqueue(command, "jobs", "77", "--json", cwd=jobs)
+
+    assert (mixed.returncode, mixed.stdout) == (1, f"1 job {done}\n")
+    assert mixed.stderr == "osqueue: no job has this id id=77, 99\n"
+    assert (alone.returncode, alone.stdout) == (1, f'{{"{done}":0,"unchanged":[],"unknown":[77]}}\n')
+
+
+@pytest.mark.parametrize(("command", "state"), [("requeue", "ready"), ("discard", "dead")])
+def test_all_dead_jobs_are_changed_however_many_they_are(command: str, state: str, jobs: Path) -> None:
+    bury(jobs / "jobs", DEAD)
+
+    output = succeed(command, "jobs", "--state", "dead", cwd=jobs)
+
+    assert output == f"{DEAD + 1} jobs {command.rstrip('e')}ed\n"
+    assert document("status", "jobs", cwd=jobs)["dead"] == 0
+    assert succeed(command, "jobs", "--state", "dead", cwd=jobs) == f"0 jobs {command.rstrip('e')}ed\n"
+    assert [state for job_id, state in states(jobs).items() if job_id > 3] == [state] * DEAD
+
+
+def bury(directory: Path, count: int) -> None:
+    """Push and fail so many jobs, with whatever broker there is."""
+    with contextlib.ExitStack() as stack:
+        served = (directory / "broker.sock").exists()
+        queue: Client = stack.enter_context(Client.connect(directory) if served else Broker.open(directory))
+        queue.push_many([b"1"] * count, task="bad", max_attempts=1)
+        for job in queue.claim_many(count, tasks=["bad"]):
+            queue.fail(job, "bad", retry=False)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["requeue", "jobs"],
+        ["requeue", "jobs", "1", "--state", "dead"],
+        ["discard", "jobs", "--state", "ready"],
+        ["discard", "jobs", "0"],
+        ["requeue", "jobs", "9223372036854775808"],
+        ["cancel", "jobs"],
+        ["cancel", "jobs", "x"],
+        ["cancel", "jobs", "--state", "dead"],
+    ],
+    ids=" ".join,
+)
+def test_wrong_usage_changes_nothing(arguments: list[str], tmp_path: Path) -> None:
+    with Broker.open(tmp_path / "jobs") as broker:
+        broker.push(b"1")
+
+    assert osqueue(*arguments, cwd=tmp_path).returncode == 2
+    assert document("status", "jobs", cwd=tmp_path)["ready"] == 1
+
+
+@pytest.mark.parametrize("command", ["requeue", "discard", "cancel"])
+def test_where_there_is_no_queue_none_is_made(command: str, tmp_path: Path) -> None:
+    assert osqueue(command, "jobs", "1", cwd=tmp_path).returncode == 3
+    assert not (tmp_path / "jobs").exists()
