@@ -20,7 +20,7 @@ from typing import assert_never
 
 import msgspec
 
-from osqueue.broker.archive import Archive
+from osqueue.broker.archive import Archive, Old
 from osqueue.broker.effects import CloseConnection, Create, Delete, Effect, Forget, Load, Lookup, Send, Swap
 from osqueue.broker.holders import Holders
 from osqueue.broker.lookup import look_up
@@ -29,7 +29,7 @@ from osqueue.broker.sweep import Sweep
 from osqueue.broker.takeover import Taken, nonce
 from osqueue.broker.writer import WorkThread
 from osqueue.core.commit import Commit
-from osqueue.core.messages import Hello, Refused, Reply, ToBroker
+from osqueue.core.messages import Hello, Prune, Refused, Reply, ToBroker, refused_as_corrupt
 from osqueue.errors import AccessDenied, Corrupt
 from osqueue.storage import NotFound, ReadFailed, Storage, has_room
 from osqueue.transport.frames import FrameProtocol
@@ -254,6 +254,7 @@ class BrokerServer:
 
     def _landed(self, commit: Commit) -> None:
         self._archive.landed(commit.objects)
+        self._archive.dropped(commit.trash)
         self._commits.landed(commit, self._clock.now_ms())
         # At once, not in the next round of the loop: the next swap should not wait for what came in meanwhile.
         self._turn()
@@ -294,7 +295,9 @@ class BrokerServer:
         self._archive.ask()
 
         def failed(error: Exception) -> None:
-            if not isinstance(error, ReadFailed):
+            if isinstance(error, Corrupt) and lookup.ticket:
+                self._send(Send(lookup.connection, Reply(lookup.ticket, refused_as_corrupt(error))))
+            elif not isinstance(error, ReadFailed):
                 self._fail(error)
             elif lookup.ticket:
                 refused = Refused("unavailable", f"the archive cannot be read now: {error}")
@@ -303,7 +306,16 @@ class BrokerServer:
                 _log.warning("archive cannot be read now, trying again reason=%s", error)
                 self._read_again(lambda: self._look_up(lookup))
 
+        if isinstance(query := lookup.query, Prune):
+            self._reader.submit(
+                lambda: self._archive.old(frame, query), done=lambda old: self._prune(lookup, old), failed=failed
+            )
+            return
         self._reader.submit(lambda: look_up(self._archive, frame, lookup), done=self._send_all, failed=failed)
+
+    def _prune(self, lookup: Lookup, old: Old) -> None:
+        self._commits.prune(lookup.connection, lookup.ticket, old.keys, old.pruned)
+        self._schedule_turn()
 
     def _still_unreadable(self, key: str, since_ms: int | None, error: ReadFailed) -> int:
         """A segment cannot be read; returns since when."""

@@ -225,8 +225,8 @@ class _Verification:
         for first, last in self._excused:
             end = min(last + 1, root.next_id)
             self._seen[first:end] = b"\1" * max(0, end - first)
-        for first, last in _gaps(self._seen, root.next_id):
-            self._add("lost", ROOT_KEY, f"jobs {first} to {last} were pushed and stand nowhere")
+        pruned = root.pruned or 0, self._pruned_now(root)
+        self._check_lost(root, pruned)
         if damaged:
             return  # how many jobs stand in what is damaged is not known
         there = {"waiting": self.findings.waiting, "dead": self.findings.dead, "finished": self.findings.finished}
@@ -236,8 +236,31 @@ class _Verification:
             "finished": sum(of.succeeded + of.discarded + of.cancelled for of in root.tasks.values()),
         }
         for name, count in counted.items():
-            if count != there[name]:
-                self._add("miscounted", ROOT_KEY, f"it counts {count} {name} jobs; {there[name]} are there")
+            least, most = pruned if name == "finished" else (0, 0)
+            if not least <= count - there[name] <= most:
+                less = f", {most} of them pruned" if most else ""
+                self._add("miscounted", ROOT_KEY, f"it counts {count} {name} jobs{less}; {there[name]} are there")
+
+    def _check_lost(self, root: Root, pruned: tuple[int, int]) -> None:
+        """Jobs that stand nowhere are as many as were pruned, which the root counts and does not name."""
+        lost = sum(last - first + 1 for first, last in _gaps(self._seen, root.next_id))
+        if lost <= pruned[1]:
+            return
+        for first, last in _gaps(self._seen, root.next_id):
+            if pruned[1]:
+                some = (
+                    f"{lost} jobs stand nowhere, and {pruned[1]} of them were pruned; the first are {first} to {last}"
+                )
+                self._add("lost", ROOT_KEY, some)
+                return
+            self._add("lost", ROOT_KEY, f"jobs {first} to {last} were pushed and stand nowhere")
+
+    def _pruned_now(self, root: Root) -> int:
+        """How many jobs a broker has pruned by now: some of them since the root was read."""
+        try:
+            return max(root.pruned or 0, codec.decode_root(self._reader.read(ROOT_KEY)[0]).pruned or 0)
+        except (NotFound, Corrupt):
+            return root.pruned or 0
 
     def _mark(self, ids: Iterable[int], key: str) -> None:
         repeated = []

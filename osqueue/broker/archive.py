@@ -14,11 +14,15 @@ from typing import NamedTuple
 
 from osqueue import clock
 from osqueue.core import codec
-from osqueue.core.messages import History, JobRecord
+from osqueue.core.messages import History, JobRecord, Prune, Pruned
 from osqueue.core.model import Frame
 from osqueue.core.objects import ObjectName, is_real, parse
 from osqueue.errors import Corrupt
 from osqueue.storage.base import NotFound, Reader
+
+PRUNED_OBJECTS = 8
+"""So many at once, since their keys stand in the root until they are deleted."""
+PRUNED_BYTES = 8 * 1024 * 1024
 
 
 class Found(NamedTuple):
@@ -28,8 +32,15 @@ class Found(NamedTuple):
     damage: Corrupt | None = None
 
 
+class Old(NamedTuple):
+    """Objects that may be pruned, and what is said of them."""
+
+    keys: list[str]
+    pruned: Pruned
+
+
 class Archive:
-    """The finished jobs of one queue. `landed` and `ask` are for the loop's thread, the rest for one reading thread."""
+    """The finished jobs of one queue. `landed`, `dropped`, `ask` are for the loop's thread, the rest for a reader's."""
 
     def __init__(self, storage: Reader) -> None:
         self._storage = storage
@@ -37,12 +48,20 @@ class Archive:
         self._names: dict[str, ObjectName] = {}
         self._asked = False
         self._landed: deque[str] = deque()
+        self._dropped: deque[str] = deque()
+        self._going: set[str] = set()
+        """Objects that `old` has named, until the commit has landed that drops them."""
         self._recent = ("", b"")
 
     def landed(self, keys: Iterable[str]) -> None:
         """Objects whose commit has just landed."""
         if self._asked:
             self._landed.extend(key for key in keys if key.startswith("archive/"))
+
+    def dropped(self, keys: Iterable[str]) -> None:
+        """Objects that the commit which has just landed dropped: they are about to be deleted."""
+        if self._asked:
+            self._dropped.extend(key for key in keys if key.startswith("archive/"))
 
     def ask(self) -> None:
         """A question is to come: what lands from now on may not be in the listing that it begins with."""
@@ -91,21 +110,61 @@ class Archive:
             return Found(ended_since(records, history.since_ms)), key
         return Found([]), ""
 
+    def old(self, frame: Frame, prune: Prune) -> Old:
+        """The next objects all of whose records had ended by then: its name's hour is never before a record's end.
+
+        Raises:
+            Corrupt: not even the objects' names can be read.
+        """
+        end = codec.hour(min(max(prune.before_ms, 0), codec.LAST_MS))
+        keys = self._known(frame)
+        old: list[str] = []
+        pruned = Pruned()
+        size = 0
+        for key in keys[bisect_right(keys, prune.cursor) :]:
+            if self._names[key].hour >= end:
+                break
+            if len(old) >= PRUNED_OBJECTS or size >= PRUNED_BYTES:
+                pruned.cursor = old[-1]
+                break
+            if key in self._going:
+                continue
+            try:
+                data = self._read(key)
+            except Corrupt:
+                pruned.damaged += 1
+                continue
+            if data:
+                old.append(key)
+                pruned.jobs += data.count(b"\n")
+                size += len(data)
+        pruned.objects = len(old)
+        self._going.update(old)
+        return Old(old, pruned)
+
     # ---------------------------------------------------------------------------------------------------------- private
 
     def _known(self, frame: Frame) -> list[str]:
         if self._keys is None:
             keys: list[str] = []
+            dropped = set(frame.trash)
             for key in self._storage.list("archive/"):
                 name = parse(key)
-                if name is not None and is_real(name, frame):
+                if name is not None and key not in dropped and is_real(name, frame):
                     self._add(keys, key, name)
             self._keys = keys  # last, since a listing may fail in the middle
         while self._landed:
             key = self._landed.popleft()
             if key not in self._names and (name := parse(key)) is not None:
                 self._add(self._keys, key, name)
+        while self._dropped:
+            self._drop(self._keys, self._dropped.popleft())
         return self._keys
+
+    def _drop(self, keys: list[str], key: str) -> None:
+        self._going.discard(key)
+        if self._names.pop(key, None) is not None:
+            keys.remove(key)
 
     def _add(self, keys: list[str], key: str, name: ObjectName) -> None:
         self._names[key] = name

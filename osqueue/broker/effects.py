@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from osqueue.core.commit import Commit
-from osqueue.core.messages import FromBroker, GetJob, History, JobRecord
+from osqueue.core.messages import FromBroker, GetJob, History, JobRecord, Prune
 from osqueue.errors import Corrupt
 
 
@@ -55,7 +55,7 @@ class Lookup(NamedTuple):
 
     connection: int
     ticket: int
-    query: GetJob | History | list[int]
+    query: GetJob | History | Prune | list[int]
     inline: Sequence[JobRecord] = ()
     """For a history: the finished jobs that no object held when it was asked."""
     damage: Mapping[int, Corrupt] = {}

@@ -13,6 +13,7 @@ from osqueue.core.messages import (
     JobRecord,
     Missing,
     Page,
+    Prune,
     Refused,
     Reply,
     refused_as_corrupt,
@@ -38,6 +39,8 @@ def look_up(archive: Archive, frame: Frame, lookup: Lookup) -> list[Send]:
             return [_reply(lookup, _record(lookup, lookup.query.id, archive.find(frame, [lookup.query.id])))]
         case History():
             return [_reply(lookup, _page(archive, frame, lookup.query, lookup.inline))]
+        case Prune():
+            raise AssertionError("what is pruned is committed first")
         case ids:
             return _ends(lookup, ids, archive.find(frame, ids))
 

@@ -32,6 +32,9 @@ from osqueue.core.messages import (
     Hello,
     History,
     Numbered,
+    Prune,
+    Pruned,
+    Refused,
     Reply,
     ToBroker,
     refused_as_corrupt,
@@ -46,6 +49,8 @@ EARLY_BYTES = 512 * 1024
 LINGER_MS = 20
 LINGER_BYTES = 1024 * 1024
 FAST_BYTES_PER_S = 4 * 1024 * 1024
+MAX_TRASH = 64
+"""Keys that may wait in the root for their deletion while more of the archive is pruned."""
 
 
 class Batch:
@@ -124,6 +129,16 @@ class CommitLoop:
                 self._leaving.append(Forget(blame_path))
 
         self._chores.append(end)
+
+    def prune(self, connection: int, ticket: int, keys: list[str], pruned: Pruned) -> None:
+        """Have objects of the archive deleted that a connection asked to prune, and tell it when that has landed."""
+
+        def prune(_: int) -> None:
+            if keys:
+                self.machine.prune(keys, pruned.jobs)
+            self._leaving.append(Send(connection, Reply(ticket, pruned)))
+
+        self._chores.append(prune)
 
     def created(self, commit: Commit) -> None:
         """A commit's objects are durable."""
@@ -338,13 +353,19 @@ class CommitLoop:
         try:
             self.machine.ask(connection.session, ask, now_ms)
         except Elsewhere as elsewhere:
+            if isinstance(elsewhere.query, Prune) and len(self.machine.state.frame.trash) > MAX_TRASH:
+                why = Refused("unavailable", "what was pruned before cannot be deleted; see the broker's log")
+                self._leaving.append(Send(connection.number, Reply(ask.ticket, why)))
+                return
             self._leaving.append(self._lookup(connection.number, ask.ticket, elsewhere.query))
         except Corrupt as error:
             self._leaving.append(Send(connection.number, Reply(ask.ticket, refused_as_corrupt(error))))
 
-    def _lookup(self, connection: int, ticket: int, query: GetJob | History) -> Lookup:
+    def _lookup(self, connection: int, ticket: int, query: GetJob | History | Prune) -> Lookup:
         if isinstance(query, History):
             return Lookup(connection, ticket, query, inline=self.machine.finished_records())
+        if isinstance(query, Prune):
+            return Lookup(connection, ticket, query)
         return Lookup(connection, ticket, query, damage=self.machine.damage([query.id]))
 
     def _collect(self) -> None:

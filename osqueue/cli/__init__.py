@@ -16,7 +16,7 @@ from collections.abc import Iterator, Sequence
 from types import FrameType
 
 import osqueue
-from osqueue.cli import change, exit_status, inspection, push, run, serve, verification, work
+from osqueue.cli import change, exit_status, inspection, prune, push, run, serve, verification, work
 from osqueue.cli.command import Command
 
 COMMANDS: tuple[Command, ...] = (
@@ -26,6 +26,7 @@ COMMANDS: tuple[Command, ...] = (
     push.PUSH,
     *inspection.COMMANDS,
     *change.COMMANDS,
+    prune.PRUNE,
     verification.VERIFY,
 )
 

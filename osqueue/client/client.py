@@ -28,6 +28,8 @@ from osqueue.core.messages import (
     ListJobs,
     Outcome,
     Page,
+    Prune,
+    Pruned,
     Push,
     Pushed,
     Report,
@@ -336,6 +338,28 @@ class Client:
     def history(self, since_ms: int = 0) -> Iterator[JobRecord]:
         """Finished jobs that ended at or after a time, in milliseconds since 1970."""
         return self._face.pages(History(whole("since_ms", since_ms, least=-(2**63), most=2**63 - 1)))
+
+    def prune(self, older_than: float) -> Pruned:
+        """Delete objects of the archive all of whose jobs ended so long ago; what they held is nowhere kept then.
+
+        Args:
+            older_than: seconds. An object goes as a whole, once the hour of its name lies so far back.
+
+        Returns:
+            How many objects went, with how many jobs, and how many were ``damaged`` and left alone.
+
+        Raises:
+            Unavailable: an object cannot be deleted now; the same call again goes on.
+        """
+        before_ms = self._face.now_ms() - round(duration("older_than", older_than, least=0) * 1000)
+        total = Pruned()
+        while True:
+            part = self._face.ask(Prune(before_ms, total.cursor), Pruned, itself)
+            total = Pruned(
+                total.objects + part.objects, total.jobs + part.jobs, total.damaged + part.damaged, part.cursor
+            )
+            if not part.cursor:
+                return total
 
     def wait_idle(self, tasks: Sequence[str] = ("default",), timeout: float | None = None) -> Stats:
         """Wait until no job of these tasks is ready, delayed or running.

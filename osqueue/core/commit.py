@@ -8,7 +8,7 @@ Rules:
 
 from __future__ import annotations
 
-from msgspec import Struct, json, structs
+from msgspec import UNSET, Struct, json, structs
 
 from osqueue.core import codec
 from osqueue.core.finished import INLINE_BYTES
@@ -179,4 +179,4 @@ def without(root: bytes, *sections: str) -> dict[str, object]:
     values = structs.asdict(codec.decode_root(root))
     for name in (*sections, "version", "nonce", "now_ms", "digest"):
         values.pop(name, None)
-    return {name: json.encode(value) for name, value in values.items()}
+    return {name: json.encode(value) for name, value in values.items() if value is not UNSET}

@@ -270,6 +270,12 @@ class QueueMachine:
         if lease is not None:
             self._endings.end(lease, charged, now_ms, marks=marks)
 
+    def prune(self, keys: Iterable[str], jobs: int) -> None:
+        """Objects of the archive go, with the records of so many jobs; they are deleted once that has landed."""
+        self.state.frame.pruned = (self.state.frame.pruned or 0) + jobs
+        self.state.backlog.trash.extend(keys)
+        self.state.changed = True
+
     # ---------------------------------------------------------------------------------------------------------- time
 
     def settle(self, now_ms: int) -> None:

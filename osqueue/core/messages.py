@@ -353,7 +353,16 @@ class WaitIdle(Struct, tag="wait_idle"):
     tasks: list[str]
 
 
-Query = GetJob | GetStats | ListJobs | History | WaitIdle
+class Prune(Struct, tag="prune"):
+    """Delete objects of the archive whose hour had ended by ``before_ms``; the next few after ``cursor``, answered by
+    `Pruned`.
+    """
+
+    before_ms: int
+    cursor: str = ""
+
+
+Query = GetJob | GetStats | ListJobs | History | WaitIdle | Prune
 
 
 class Ask(Struct, tag="ask"):
@@ -396,9 +405,23 @@ class Page(Struct, tag="page"):
     damage: Refused | None = None
 
 
+class Pruned(Struct, tag="pruned", omit_defaults=True):
+    """Objects of the archive that are deleted, and the jobs whose records they held. ``damaged``: how many were left
+    alone, since nobody can say what is in them. ``cursor``: where to go on; empty when these were the last.
+    """
+
+    objects: int = 0
+    jobs: int = 0
+    damaged: int = 0
+    cursor: str = ""
+
+
+ReplyBody = Stats | Page | Pruned | Refused
+
+
 class Reply(Struct, tag="reply"):
     ticket: int
-    body: Stats | Page | Refused
+    body: ReplyBody
 
 
 ToBroker = Hello | Goodbye | Numbered | Claim | Heartbeat | Ask

@@ -206,6 +206,8 @@ class Frame(Struct, kw_only=True):
     next_lease: int = 1
     forgotten: int = 0
     swept: int = 0
+    pruned: int | UnsetType = UNSET
+    """Jobs that have neither a place nor a record any more; left out while there are none."""
     takeovers: list[Takeover] = []
     trash: list[str] = []
 

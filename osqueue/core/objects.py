@@ -16,7 +16,7 @@ from typing import NamedTuple
 from osqueue.core.model import Frame
 
 TAKEOVERS = 256
-TAKEOVERS_BYTES = 13 * 1024
+TAKEOVERS_BYTES = 12 * 1024
 """So much of the root's first 14 KiB may the takeover log take: long owners' names make it shorter."""
 _DIGITS = 12
 _SEGMENT = re.compile(r"^segments/(\d+)-(\d+)\.jsonl$")

@@ -19,6 +19,7 @@ from osqueue.core.messages import (
     JobRecord,
     ListJobs,
     Page,
+    Prune,
     Query,
     Refused,
     Stats,
@@ -36,7 +37,7 @@ _ENDLESS = 1 << 62
 class Elsewhere(Exception):
     """The answer is in archive objects."""
 
-    def __init__(self, query: GetJob | History) -> None:
+    def __init__(self, query: GetJob | History | Prune) -> None:
         super().__init__()
         self.query = query
 
@@ -47,7 +48,7 @@ class Queries:
     def __init__(self, state: QueueState) -> None:
         self._state = state
 
-    def answer(self, query: GetJob | GetStats | ListJobs | History, now_ms: int) -> Stats | Page | Refused:
+    def answer(self, query: GetJob | GetStats | ListJobs | History | Prune, now_ms: int) -> Stats | Page | Refused:
         """Answer one query.
 
         Raises:
@@ -61,7 +62,7 @@ class Queries:
                 return self.stats(now_ms)
             case ListJobs():
                 return self._list(query)
-            case History():
+            case History() | Prune():
                 raise Elsewhere(query)
 
     # -------------------------------------------------------------------------------------------------------- stats

@@ -25,7 +25,7 @@ from osqueue.client.client import Client
 from osqueue.client.connection import Connection
 from osqueue.client.face import open_connection
 from osqueue.client.session import Session
-from osqueue.core.messages import GetStats, JobRecord, ListJobs, Page, Refused, Reply, Stats
+from osqueue.core.messages import GetStats, JobRecord, ListJobs, Page, Reply, ReplyBody, Stats
 from osqueue.errors import OsqueueError
 from osqueue.host import this_process
 from osqueue.pool.broker_child import BrokerStart
@@ -233,9 +233,9 @@ class Engine:
             page = await self._ask(ListJobs("dead", limit=1))
             self.first_dead = page.jobs[0] if isinstance(page, Page) and page.jobs else None
 
-    async def _ask(self, query: GetStats | ListJobs) -> Stats | Page | Refused | None:
+    async def _ask(self, query: GetStats | ListJobs) -> ReplyBody | None:
         """The broker's answer; None if it gives none in time."""
-        answer: asyncio.Future[Stats | Page | Refused | None] = self.reactor.loop.create_future()
+        answer: asyncio.Future[ReplyBody | None] = self.reactor.loop.create_future()
 
         def answered(response: Response | OsqueueError) -> None:
             if not answer.done():

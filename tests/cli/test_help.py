@@ -7,7 +7,21 @@ import pytest
 from osqueue import __version__
 from tests.cli.command_line import osqueue, succeed
 
-COMMANDS = ["run", "push", "status", "list", "show", "history", "verify"]
+COMMANDS = [
+    "run",
+    "work",
+    "serve",
+    "push",
+    "status",
+    "list",
+    "show",
+    "history",
+    "requeue",
+    "discard",
+    "cancel",
+    "prune",
+    "verify",
+]
 
 
 @pytest.mark.parametrize("arguments", [[], ["--help"], ["-h"]])

@@ -83,7 +83,7 @@ def test_the_golden_root_is_encoded_as_it_was() -> None:
     data = (GOLDEN / ROOT_KEY).read_bytes()
     root = codec.decode_root(data)
     fields = msgspec.json.decode(data)
-    frame_fields = [name for name in fields if name in Root.__struct_fields__[:13]]
+    frame_fields = [name for name in fields if name in codec.Frame.__struct_fields__]
 
     frame = codec.Frame(**{name: getattr(root, name) for name in frame_fields})
     sections = [(n, msgspec.json.encode(getattr(root, n))) for n in fields if n not in (*frame_fields, "digest")]
