@@ -97,7 +97,7 @@ class Broker(Client):
         )
         name = broker_identity(identity)
         directory = str(Path(where).absolute()) if isinstance(where, str | os.PathLike) else ""
-        storage: Storage = open_directory(directory) if isinstance(where, str | os.PathLike) else where
+        storage: Storage = open_directory(directory) if isinstance(where, str | os.PathLike) else _storage(where)
         try:
             taken = take_over(storage, settings, identity=name)
         except BaseException:
@@ -146,6 +146,12 @@ class Broker(Client):
             await self._face.connection.close(OsqueueError("this queue has been closed"))
         self._server.stop()
         await self._server.stopped
+
+
+def _storage(where: object) -> Storage:
+    if isinstance(where, Storage):
+        return where
+    raise TypeError(f"where is a directory or a storage, not {type(where).__name__}")
 
 
 def _told(error: Exception) -> OsqueueError:

@@ -16,6 +16,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from osqueue.core.messages import Holder
+from osqueue.errors import Rejected
 
 _PROC = Path("/proc")
 _ON_LINUX = sys.platform == "linux"
@@ -24,6 +25,16 @@ _RESIDENT = 1
 """Which number of ``/proc/PID/statm`` it is, in pages."""
 _GONE_STATES = frozenset("ZXx")
 """A zombie runs nothing more: its leases have ended, though nobody has reaped it yet."""
+
+
+def refuse_windows() -> None:
+    """Refuse to open a queue, or to start workers, on a system that has no way to do it.
+
+    Raises:
+        Rejected: this is Windows.
+    """
+    if sys.platform == "win32":
+        raise Rejected("osqueue needs Linux or macOS; on Windows run the program inside WSL")
 
 
 def this_process(blame: str = "") -> Holder:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import os
+from collections.abc import Iterable
 
 from msgspec import Struct
 
@@ -193,6 +194,20 @@ def broker_identity(identity: object) -> str | None:
     return identity
 
 
+def task_names(tasks: object) -> list[str]:
+    """Names of tasks, at least one.
+
+    Raises:
+        TypeError, ValueError: something else.
+    """
+    if isinstance(tasks, str | bytes) or not isinstance(tasks, Iterable):
+        raise TypeError(f"tasks is a sequence of names, not {_kind(tasks)}")
+    names = [task_name(task) for task in tasks]
+    if not names:
+        raise ValueError("tasks names no task")
+    return names
+
+
 def duration(name: str, value: object, *, least: float | None = None) -> float:
     """Seconds: above zero or, where ``least`` is given, at least so many.
 
@@ -201,8 +216,10 @@ def duration(name: str, value: object, *, least: float | None = None) -> float:
     """
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise TypeError(f"{name} is a number of seconds, not {_kind(value)}")
-    if not math.isfinite(value) or value > _MAX_DURATION_S:
+    if not math.isfinite(value):
         raise ValueError(f"{name} is a finite number of seconds {name}={value}")
+    if value > _MAX_DURATION_S:
+        raise ValueError(f"{name} must be at most {_MAX_DURATION_S:,.0f} seconds, 100 years {name}={value}")
     if least is None and value <= 0:
         raise ValueError(f"{name} must be above 0 seconds {name}={value}")
     if least is not None and value < least:

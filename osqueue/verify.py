@@ -28,6 +28,7 @@ from osqueue.errors import Corrupt
 from osqueue.storage import ROOT_KEY, NotFound, Reader, Version
 
 _ROOTS_READ = 20
+_ANY_ID = 1 << 62
 
 
 class Problem(Struct, frozen=True):
@@ -156,7 +157,7 @@ class _Verification:
     def check_archive(self, root: Root | None) -> None:
         """Check every object that no root has to name."""
         named = _named(root) if root else set()
-        for key in (*self._reader.list("segments/"), *self._reader.list("archive/")):
+        for key in self._keys():
             name = parse(key)
             if name is None:
                 self._add("foreign", key, "no object of a queue is called so")
@@ -164,6 +165,14 @@ class _Verification:
                 self._check_archive_object(name, key)
             elif key not in named:
                 self._check_unnamed(name, key, root)
+
+    def _keys(self) -> Iterator[str]:
+        for prefix in ("segments/", "archive/"):
+            try:
+                yield from self._reader.list(prefix)
+            except Corrupt as error:  # no directory stands there: nobody can say which objects it had
+                self._add("damaged", prefix, str(error))
+                self._excuse(0, _ANY_ID)
 
     def _check_unnamed(self, name: ObjectName, key: str, root: Root) -> None:
         if name.epoch > root.epoch and not self._broker_has_changed(root):

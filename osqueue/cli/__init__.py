@@ -18,6 +18,7 @@ from types import FrameType
 import osqueue
 from osqueue.cli import change, exit_status, inspection, prune, push, run, serve, verification, work
 from osqueue.cli.command import Command
+from osqueue.host import refuse_windows
 
 COMMANDS: tuple[Command, ...] = (
     run.RUN,
@@ -41,6 +42,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return exit_status.STORE_FAILED
     try:
         with _sigterm_raises():
+            refuse_windows()
             status = _dispatch(arguments)
             sys.stdout.flush()
             return status

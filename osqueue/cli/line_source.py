@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Iterator
 from types import TracebackType
@@ -96,8 +97,30 @@ def decode_json(text: str) -> object:
     try:
         return msgspec.json.decode(text)
     except (msgspec.DecodeError, RecursionError, UnicodeEncodeError) as error:
-        reason = "nested too deeply" if isinstance(error, RecursionError) else str(error)
-        raise UsageError(f"not JSON: {reason}") from None
+        raise UsageError(f"not JSON: {_reason(text, error)}") from None
+
+
+def _reason(text: str, error: Exception) -> str:
+    """What is wrong with it, where msgspec says only that the data was truncated."""
+    if isinstance(error, RecursionError):
+        return "nested too deeply"
+    if not text.strip():
+        return "there is nothing; write null for a job without a payload"
+    if isinstance(error, UnicodeEncodeError):
+        return "it is not UTF-8"
+    if _holds_lone_surrogate(text):
+        return r"it holds half of a surrogate pair (\ud800 to \udfff), which is no text"
+    return str(error)
+
+
+def _holds_lone_surrogate(text: str) -> bool:
+    try:
+        json.dumps(json.loads(text), ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        return True
+    except (ValueError, RecursionError):
+        return False
+    return False
 
 
 def _open(file: str) -> BinaryIO:

@@ -96,6 +96,11 @@ class Calls:
         call.on_response(response)
         return True
 
+    def unsayable(self, ticket: int, error: OsqueueError) -> None:
+        """A request cannot be put into bytes: its caller is told."""
+        if (call := self._calls.pop(ticket, None)) is not None:
+            call.on_response(error)
+
     def disconnected(self) -> None:
         """Tickets are void: everything is asked again, in order."""
         self._unsent = [*self._calls.values(), *self._unsent]

@@ -7,11 +7,15 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Any, Self
 
+import msgspec
+from msgspec import structs
+
 from osqueue import clock
 from osqueue.client.job import Job
 from osqueue.core.codec import iso
 from osqueue.core.messages import JobError, Outcome
 from osqueue.errors import LeaseLost, OsqueueError
+from osqueue.settings import whole
 
 
 def success(job: Job[Any], result: bytes, now_ms: int) -> Outcome:
@@ -28,12 +32,49 @@ def failure(job: Job[Any], error: JobError | BaseException | str, now_ms: int) -
 def job_error(error: JobError | BaseException | str, attempt: int, now_ms: int) -> JobError:
     """A failure as the queue keeps it."""
     if isinstance(error, JobError):
-        return error
+        return _sayable(error)
     if isinstance(error, BaseException):
         return JobError(type(error).__qualname__, clean_text(str(error))[:2048], attempt=attempt, at=iso(now_ms))
     if not isinstance(error, str):
         raise TypeError(f"error is text or an exception, not {type(error).__name__}")
     return JobError("Failed", clean_text(error)[:2048], attempt=attempt, at=iso(now_ms))
+
+
+def _sayable(error: JobError) -> JobError:
+    """An error that the caller made: of the right types, and of text that can be sent."""
+    try:
+        checked = msgspec.convert(structs.asdict(error), JobError)
+    except msgspec.ValidationError as reason:
+        raise TypeError(f"error: {reason}") from None
+    for name, value in structs.asdict(checked).items():
+        if isinstance(value, str):
+            setattr(checked, name, clean_text(value))
+        elif value is not None:
+            whole(f"error.{name}", value, least=-(2**63), most=2**63 - 1)
+    return checked
+
+
+def check_job(job: object) -> None:
+    """Refuse what no claim has returned.
+
+    Raises:
+        TypeError, ValueError: it is something else.
+    """
+    if not isinstance(job, Job):
+        raise TypeError(f"job is what `claim` returns, not {type(job).__name__}")
+    for name in ("id", "attempt", "_lease", "_claimed_ms"):
+        whole(f"job.{name}", getattr(job, name), least=0, most=2**63 - 1)
+
+
+def worker_name(worker: object) -> str:
+    """The name of whoever claims; empty for None.
+
+    Raises:
+        TypeError: it is no text.
+    """
+    if worker is not None and not isinstance(worker, str):
+        raise TypeError(f"worker is a name, not {type(worker).__name__}")
+    return clean_text(worker or "")
 
 
 def clean_text(text: str) -> str:

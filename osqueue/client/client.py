@@ -9,7 +9,7 @@ from types import TracebackType
 from typing import Any, Self, get_args
 
 from osqueue.client.changes import Changes
-from osqueue.client.claims import Heartbeats, clean_text, failure, success
+from osqueue.client.claims import Heartbeats, check_job, failure, success, worker_name
 from osqueue.client.connection import Connection
 from osqueue.client.face import Face, expect, itself, open_connection, to_bytes
 from osqueue.client.job import Job, claimed
@@ -40,7 +40,7 @@ from osqueue.core.messages import (
 )
 from osqueue.errors import JobNotFound, LeaseLost, OsqueueError, Unavailable
 from osqueue.reactor import LoopThread
-from osqueue.settings import PushOptions, duration, push_options, task_name, whole
+from osqueue.settings import PushOptions, duration, push_options, task_names, whole
 from osqueue.transport.unix import UnixConnector
 
 
@@ -187,14 +187,12 @@ class Client:
         self, jobs: int, worker: str | None = None, *, wait: float = 0, tasks: Sequence[str] = ("default",)
     ) -> list[Job[bytes]]:
         """Take up to ``jobs`` jobs, under one lease; see `claim`."""
-        if isinstance(tasks, str):
-            raise TypeError(f"tasks is a sequence of names, not one name tasks={tasks!r}")
         claim = Claim(
             0,
-            [task_name(task) for task in tasks],
+            task_names(tasks),
             whole("jobs", jobs, least=1),
             wait_s=duration("wait", wait, least=0),
-            worker=clean_text(worker or ""),
+            worker=worker_name(worker),
         )
         face = self._face
         return face.claim(claim, lambda granted: [claimed(job, granted.lease, face.now_ms()) for job in granted.jobs])
@@ -210,6 +208,7 @@ class Client:
             if not beaten.held:
                 raise _lease_lost(job)
 
+        check_job(job)
         self._face.heartbeat(job._lease, [job.id], held)
 
     def heartbeating(self, job: Job[Any], interval: float = 5.0) -> Heartbeats:
@@ -222,6 +221,7 @@ class Client:
         Raises:
             LeaseLost: on leaving the block, when the lease was lost meanwhile; ``.lost`` is then set.
         """
+        check_job(job)
         session = self._face.connection.session
         return Heartbeats(lambda: self.heartbeat(job), duration("interval", interval), lambda: session.term_ms)
 
@@ -231,6 +231,7 @@ class Client:
         Raises:
             LeaseLost: it is no longer held; nothing changed.
         """
+        check_job(job)
         self._report(job, success(job, to_bytes(result), self._face.now_ms()))
 
     def fail(
@@ -252,6 +253,9 @@ class Client:
         Raises:
             LeaseLost: it is no longer held; nothing changed.
         """
+        check_job(job)
+        if not isinstance(retry, bool):
+            raise TypeError(f"retry is True or False, not {type(retry).__name__}")
         delay_s = None if delay is None else duration("delay", delay, least=0)
         outcome = failure(job, error, self._face.now_ms())
         outcome.retry_delay_s = delay_s
@@ -372,7 +376,7 @@ class Client:
             Corrupt: only jobs of damaged segments are left, which nobody can run.
         """
         timeout_s = None if timeout is None else duration("timeout", timeout, least=0)
-        return self._face.wait_idle([*tasks], timeout_s)
+        return self._face.wait_idle(task_names(tasks), timeout_s)
 
 
 def push_operation(payloads: Sequence[bytes], options: PushOptions, *, watch: bool = False) -> Push:
@@ -399,5 +403,7 @@ def id_list(ids: int | Iterable[int]) -> list[int]:
     Raises:
         TypeError: something else.
     """
+    if isinstance(ids, str | bytes) or not isinstance(ids, int | Iterable):
+        raise TypeError(f"ids is a job's number, or several, not {type(ids).__name__}")
     given = [ids] if isinstance(ids, int) else [*ids]
     return [whole("id", one, least=0, most=2**63 - 1) for one in given]

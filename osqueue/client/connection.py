@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+from collections.abc import Sequence
 
 import msgspec
 
@@ -15,7 +16,7 @@ from osqueue import clock
 from osqueue.client.calls import Call, OnResponse
 from osqueue.client.operations import OnAnswer, Pending
 from osqueue.client.session import Session
-from osqueue.core.messages import Claim, FromBroker, GetStats, Operation, Query
+from osqueue.core.messages import Claim, FromBroker, GetStats, Operation, Query, ToBroker
 from osqueue.errors import OsqueueError
 from osqueue.reactor import LoopThread
 from osqueue.transport.connector import Connector
@@ -26,6 +27,8 @@ _TICK_S = 1.0
 _FIRST_DELAY_S = 0.02
 _LAST_DELAY_S = 1.0
 _GOODBYE_S = 2.0
+UNSAYABLE = (OverflowError, TypeError, ValueError, RecursionError)
+"""What encoding raises: a number above 64 bits, a value of no type of ours, a lone surrogate, a frame too large."""
 
 _decoder = msgspec.msgpack.Decoder(FromBroker)
 
@@ -200,8 +203,21 @@ class Connection:
         if self._protocol is not None and self._protocol.writable:
             messages = self.session.outbox(clock.boot_ms())
             if messages:
-                self._protocol.send_bytes(b"".join(map(encode_frame, messages)))
+                self._protocol.send_bytes(self._encoded(messages))
         self._tick_soon()
+
+    def _encoded(self, messages: Sequence[ToBroker]) -> bytes:
+        try:
+            return b"".join(map(encode_frame, messages))
+        except UNSAYABLE:
+            return b"".join(frame for message in messages for frame in self._frames(message))
+
+    def _frames(self, message: ToBroker) -> list[bytes]:
+        """One message; if it cannot be put into bytes, its caller is told, and the others go on."""
+        try:
+            return [encode_frame(message)]
+        except UNSAYABLE as error:
+            return [*map(encode_frame, self.session.unsayable(message, error))]
 
     def _tick_soon(self) -> None:
         if not self._ticking and self.session.busy and not self._closed:

@@ -128,6 +128,13 @@ class Operations:
         pending.answer(answer.body)
         return pending
 
+    def unsayable(self, number: int, error: OsqueueError) -> list[Numbered]:
+        """An operation cannot be put into bytes: its caller is told, and nothing is done under its number."""
+        pending = self._unanswered[number]
+        pending.operation = Cancel([])
+        pending.answer(error)
+        return self._say([pending])
+
     def expire(self, now_ms: int) -> None:
         """Tell those that have waited too long."""
         if now_ms - self._progress_ms < PATIENCE_MS:

@@ -20,6 +20,7 @@ from osqueue.client.watch import Watch
 from osqueue.core.messages import (
     Answer,
     AnswerBody,
+    Ask,
     Beaten,
     Cancelled,
     Changed,
@@ -28,10 +29,12 @@ from osqueue.core.messages import (
     FromBroker,
     Goodbye,
     Granted,
+    Heartbeat,
     Hello,
     Holder,
     Lost,
     Missing,
+    Numbered,
     Outcome,
     Refused,
     Reply,
@@ -41,7 +44,7 @@ from osqueue.core.messages import (
     ToBroker,
     Welcome,
 )
-from osqueue.errors import OsqueueError, Unavailable
+from osqueue.errors import OsqueueError, Rejected, Unavailable
 
 SESSION_LOST = "session_lost"
 _MANY_RUNS = 8
@@ -195,6 +198,16 @@ class Session:
             self._outbox += self.calls.to_send(now_ms)
         outbox, self._outbox = self._outbox, []
         return outbox
+
+    def unsayable(self, message: ToBroker, error: Exception) -> list[ToBroker]:
+        """A message from `outbox` cannot be put into bytes: its caller is told; what to send in its place."""
+        reason = Rejected(f"an argument cannot be sent: {error}")
+        if isinstance(message, Numbered):
+            return [*self.operations.unsayable(message.number, reason)]
+        if not isinstance(message, Ask | Claim | Heartbeat):
+            raise reason
+        self.calls.unsayable(message.ticket, reason)
+        return []
 
     # ---------------------------------------------------------------------------------------------------------- private
 

@@ -13,6 +13,7 @@ from typing import Any, Generic, Never, Self, TypeVar
 from osqueue import clock
 from osqueue.core.messages import JobRecord, Stats
 from osqueue.core.settings import KIB, MIB
+from osqueue.host import refuse_windows
 from osqueue.jobs import DEFAULT_TASK, Handlers, HandlerSpec, class_name
 from osqueue.lifecycle import lifecycle
 from osqueue.pool.directory import PoolDirectory
@@ -102,6 +103,7 @@ class LocalPool(Generic[P, R]):
         max_payload: int = 4 * MIB - 64 * KIB,
         mp_context: str | BaseContext | None = None,
     ) -> None:
+        refuse_windows()
         refuse_without_main_guard()
         self._handlers = Handlers(handler, payload_type=payload_type, result_type=result_type)
         course = lifecycle(initializer, initargs, finalizer)

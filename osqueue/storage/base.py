@@ -115,6 +115,7 @@ class Reader(Protocol):
         """
 
 
+@runtime_checkable
 class Storage(Reader, Protocol):
     """A place for the queue's objects. Implement these verbs to keep a queue anywhere else."""
 

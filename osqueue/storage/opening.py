@@ -12,12 +12,12 @@ from __future__ import annotations
 
 import logging
 import os
-import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from errno import EACCES, ELOOP, ENAMETOOLONG, ENOENT, ENOTDIR, EPERM, EROFS
 
-from osqueue.errors import AccessDenied, Rejected
+from osqueue.errors import AccessDenied
+from osqueue.host import refuse_windows
 from osqueue.storage.admission import check_admission
 from osqueue.storage.base import NotFound, WriteFailed
 from osqueue.storage.creation import OBJECT_DIRECTORIES, ROOT_KEY
@@ -107,8 +107,7 @@ def open_reader(path: PathName, *, files: Files | None = None) -> DirectoryReade
 def _chosen(files: Files | None) -> Files:
     if files is not None:
         return files
-    if sys.platform == "win32":
-        raise Rejected("a queue directory needs Linux or macOS; on Windows run the program inside WSL")
+    refuse_windows()
     return OsFiles()
 
 

@@ -10,7 +10,6 @@ other end. Other systems have end-of-file on the life pipe alone.
 
 from __future__ import annotations
 
-import fcntl
 import os
 import select
 import signal
@@ -18,6 +17,9 @@ import sys
 from typing import NoReturn
 
 from osqueue import host
+
+if sys.platform == "linux":
+    import fcntl
 
 ON_LINUX = sys.platform == "linux"
 CANNOT_SPEAK = 74
@@ -32,7 +34,7 @@ def lead_group() -> None:
 
 def die_with_pipe(life: int) -> None:
     """Have the kernel kill this process group when the pipe's last writer is gone."""
-    if ON_LINUX:
+    if sys.platform == "linux":
         # The owner belongs to the open pipe end, so each worker needs a pipe of its own.
         fcntl.fcntl(life, fcntl.F_SETOWN, -os.getpid())
         fcntl.fcntl(life, fcntl.F_SETSIG, signal.SIGKILL)

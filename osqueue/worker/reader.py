@@ -17,7 +17,7 @@ from osqueue.worker.lifeline import die
 from osqueue.worker.messages import CancelJobs, End, GiveBack, GivenBack, ToWorker, Work, WriteOut
 from osqueue.worker.outbox import Outbox
 
-_SYNCHRONOUS = {signal.SIGSEGV, signal.SIGBUS, signal.SIGFPE, signal.SIGILL, signal.SIGABRT}
+_SYNCHRONOUS = {signal.SIGSEGV, getattr(signal, "SIGBUS", signal.SIGSEGV), signal.SIGFPE, signal.SIGILL, signal.SIGABRT}
 
 
 class Reader:

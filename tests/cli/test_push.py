@@ -128,3 +128,37 @@ def test_a_file_of_many_lines_is_pushed_in_order_and_counted(tmp_path: Path) -> 
 
     assert succeed("push", "jobs", "--file", "items", cwd=tmp_path) == "pushed 20000 jobs: 1 to 20000\n"
     assert document("status", "jobs", cwd=tmp_path)["ready"] == 20_000
+
+
+@pytest.mark.parametrize(
+    ("payload", "why"),
+    [
+        ('"\\ud800"', "half of a surrogate pair"),
+        ('"\\ud83dx"', "half of a surrogate pair"),
+        ('{"a": ["\\udc00"]}', "half of a surrogate pair"),
+        ("", "there is nothing"),
+        ("  ", "there is nothing"),
+        ('{"a":', "truncated"),
+        ("[" * 2000, "nested too deeply"),
+    ],
+    ids=lambda value: value[:20],
+)
+def test_what_is_wrong_with_a_payload_is_said(payload: str, why: str, tmp_path: Path) -> None:
+    done = osqueue("push", "jobs", payload, cwd=tmp_path)
+
+    assert done.returncode == 2
+    assert why in done.stderr
+    assert not (tmp_path / "jobs").exists()
+
+
+def test_a_whole_surrogate_pair_is_text(tmp_path: Path) -> None:
+    succeed("push", "jobs", '"\\ud83d\\ude00"', cwd=tmp_path)
+
+    assert payloads(tmp_path) == ["\N{GRINNING FACE}"]
+
+
+def test_a_duration_beyond_the_limit_names_it(tmp_path: Path) -> None:
+    done = osqueue("push", "jobs", "1", "--delay", "1000000d", cwd=tmp_path)
+
+    assert done.returncode == 2
+    assert "at most 3,162,240,000 seconds, 100 years" in done.stderr

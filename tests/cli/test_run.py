@@ -41,7 +41,7 @@ def test_a_batch_runs_to_its_end_and_is_counted(directory: Path) -> None:
 
     assert output.startswith("3 jobs in ")
     assert output.endswith(": 3 succeeded, 0 dead\n")
-    assert [record["result"] for record in documents("history", "jobs", cwd=directory)] == [2, 4, 6]
+    assert sorted(record["result"] for record in documents("history", "jobs", cwd=directory)) == [2, 4, 6]
 
 
 def test_lines_are_strings_from_standard_input_in_a_private_queue(directory: Path) -> None:
@@ -87,6 +87,63 @@ def test_wrong_usage_is_explained(arguments: list[str], message: str, directory:
 
     assert done.returncode == 2
     assert message in done.stderr
+
+
+def test_counts_are_printed_as_json(directory: Path) -> None:
+    counts = document("run", "handlers:double", "--file", "items.jsonl", "-j", "1", cwd=directory)
+
+    assert counts.pop("seconds") > 0
+    assert counts == {"jobs": 3, "succeeded": 3, "dead": 0, "cancelled": 0}
+
+
+@pytest.mark.parametrize(
+    ("module", "handler"),
+    [
+        ("def double(number): return 2 * number", "mine:triple"),
+        ("import tools", "mine:triple"),
+        ("raise RuntimeError('no licence')", "mine:triple"),
+        ("def triple(number): return 3 * number\nraise RuntimeError('no licence')", "mine:triple"),
+        ("triple = 3", "mine:triple"),
+    ],
+    ids=["no such function", "module missing", "module fails", "function and failure", "no function"],
+)
+def test_a_handler_that_cannot_be_imported_pushes_nothing_and_leaves_nothing(
+    module: str, handler: str, directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (directory / "mine.py").write_text(module)
+    (directory / "tmp").mkdir()
+    monkeypatch.setenv("TMPDIR", str(directory / "tmp"))
+
+    named = osqueue("run", handler, "--file", "items.jsonl", "--path", "jobs", "-j", "1", cwd=directory)
+    private = osqueue("run", handler, "--file", "items.jsonl", "-j", "1", cwd=directory)
+
+    assert (named.returncode, private.returncode) == (2, 2)
+    assert "another exception" not in named.stderr + private.stderr
+    assert [*(directory / "tmp").glob("osqueue-*")] == []
+    if (directory / "jobs").exists():
+        assert document("status", "jobs", cwd=directory)["pushed"] == 0
+
+
+def test_functions_that_the_source_does_not_name_are_found_by_an_import(directory: Path) -> None:
+    (directory / "mine.py").write_text("from handlers import *\nprint('imported')\n")
+    (directory / "package").mkdir()
+    (directory / "package" / "__init__.py").write_text("from handlers import double as dou\n")
+    (directory / "package" / "inner.py").write_text("from handlers import double\n")
+
+    for handler in ("mine:double", "package:dou", "package.inner:double"):
+        done = osqueue("run", handler, "--file", "items.jsonl", "-j", "1", "--json", cwd=directory)
+        assert done.returncode == 0, done.stderr
+
+
+def test_a_pool_that_breaks_says_how_to_go_on_with_what_waits(directory: Path) -> None:
+    succeed("push", "jobs", "1", cwd=directory)
+    (directory / "mine.py").write_text("def triple(number): return 3 * number\nraise RuntimeError('no licence')\n")
+
+    done = osqueue("run", "mine:triple", "--path", "jobs", "-j", "1", cwd=directory)
+
+    assert done.returncode == 2
+    assert "RuntimeError: no licence" in done.stderr
+    assert done.stderr.endswith("to finish it: osqueue run mine:triple --path jobs\n")
 
 
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
 
 import pytest
 from msgspec import Raw, json, structs
 
+from osqueue import Broker
 from osqueue.core import codec
 from osqueue.core.model import Counts, Frame, Job, LeaseLine, Record, SegmentLine, Span, Takeover
 from osqueue.core.objects import ObjectName, archive_key, segment_key
-from osqueue.storage import ROOT_KEY, MemoryStorage, NotFound, Version
+from osqueue.storage import ROOT_KEY, MemoryStorage, NotFound, Version, open_reader
 from osqueue.verify import verify
 
 EPOCH = 3
@@ -265,3 +269,46 @@ def test_a_broker_that_commits_meanwhile_is_no_problem(queue: StoredQueue) -> No
     assert findings.waiting == 6
     with pytest.raises(NotFound):
         storage.read(SEGMENT)
+
+
+@pytest.mark.parametrize("pruned", [7, 8, 9])
+def test_what_was_pruned_must_add_up(queue: StoredQueue, pruned: int) -> None:
+    queue.storage.delete(queue.archive)
+    queue.frame.pruned = pruned
+    queue.commit()
+
+    names = [name for name, _ in queue.problems()]
+
+    assert names == {7: ["lost", "miscounted"], 8: [], 9: ["miscounted"]}[pruned]
+
+
+def test_a_broker_that_prunes_meanwhile_is_no_problem(queue: StoredQueue) -> None:
+    class Pruning(MemoryStorage):
+        """The root is read, and before anything else is, the only archive object is pruned."""
+
+        def list(self, prefix: str) -> Iterator[str]:
+            if not queue.frame.pruned:
+                queue.frame.pruned = 8
+                queue.storage.delete(queue.archive)
+                queue.commit()
+            return super().list(prefix)
+
+    queue.storage.__class__ = Pruning
+
+    assert queue.problems() == []
+    assert queue.frame.pruned == 8
+
+
+def test_a_file_in_the_place_of_the_archive_is_damage_and_loses_nobody(tmp_path: Path) -> None:
+    with Broker.open(tmp_path / "queue") as broker:
+        broker.push(b"1")
+        job = broker.claim()
+        assert job is not None
+        broker.complete(job)
+    shutil.rmtree(tmp_path / "queue" / "archive")
+    (tmp_path / "queue" / "archive").write_text("")
+
+    with closing(open_reader(tmp_path / "queue")) as reader:
+        problems = verify(reader).problems
+
+    assert [(problem.name, problem.key) for problem in problems] == [("damaged", "archive/")]
