@@ -20,7 +20,7 @@ from osqueue.errors import Rejected
 
 _PROC = Path("/proc")
 _ON_LINUX = sys.platform == "linux"
-_PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
+_PAGE_BYTES = os.sysconf("SC_PAGE_SIZE") if hasattr(os, "sysconf") else 0
 _RESIDENT = 1
 """Which number of ``/proc/PID/statm`` it is, in pages."""
 _GONE_STATES = frozenset("ZXx")

@@ -45,7 +45,9 @@ class Problem(Struct, frozen=True):
 
 
 class Findings(Struct):
-    """What a verification saw. ``leftovers``: objects of commits that never landed."""
+    """What a verification saw. ``leftovers``: objects of commits that never landed; ``lost``: jobs that stand nowhere
+    and should.
+    """
 
     problems: list[Problem] = []
     waiting: int = 0
@@ -54,6 +56,7 @@ class Findings(Struct):
     segments: int = 0
     archive_objects: int = 0
     leftovers: int = 0
+    lost: int = 0
 
 
 def verify(reader: Reader) -> Findings:
@@ -253,6 +256,7 @@ class _Verification:
     def _check_lost(self, root: Root, pruned: tuple[int, int]) -> None:
         """Jobs that stand nowhere are as many as were pruned, which the root counts and does not name."""
         lost = sum(last - first + 1 for first, last in _gaps(self._seen, root.next_id))
+        self.findings.lost = max(0, lost - pruned[1])
         if lost <= pruned[1]:
             return
         for first, last in _gaps(self._seen, root.next_id):

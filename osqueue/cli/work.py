@@ -30,6 +30,12 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-j", "--workers", metavar="N", type=count, help="worker processes (default: one a CPU)")
     parser.add_argument("--burst", action="store_true", help="end when no job of these tasks waits or runs")
     parser.add_argument("--timeout", metavar="S", type=seconds, help="seconds after which a run is killed")
+    parser.add_argument(
+        "--soft-timeout", metavar="S", type=seconds, help="seconds after which SoftTimeout is raised in the handler"
+    )
+    parser.add_argument(
+        "--max-tasks-per-child", metavar="N", type=count, help="jobs after which a worker is replaced by another"
+    )
     add_grace(parser)
 
 
@@ -57,7 +63,13 @@ def _plan(options: argparse.Namespace) -> PoolPlan:
     handlers = Handlers(parse_handlers(options.handlers))
     for name in handlers.names.values():
         check_handler(name)
-    pool = pool_settings(workers=options.workers, timeout=options.timeout, grace=options.grace)
+    pool = pool_settings(
+        workers=options.workers,
+        timeout=options.timeout,
+        grace=options.grace,
+        soft_timeout=options.soft_timeout,
+        max_tasks_per_child=options.max_tasks_per_child,
+    )
     return PoolPlan(
         handlers=handlers,
         directory=PoolDirectory(find_directory(options.target, create=not options.burst)),

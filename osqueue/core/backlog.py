@@ -410,6 +410,26 @@ class Backlog:
             if (key := (-span.priority, span.task)) in self._lanes
         )
 
+    def delayed(self) -> Counter[str]:
+        """How many jobs of which task wait for a time; damaged segments, which are to be dropped, left out."""
+        delayed = Counter[str]()
+        for lane in self._lanes.values():
+            delayed[lane.key[1]] += lane.delayed
+        for segment in self.deferred.segments():
+            if segment.damaged:
+                continue
+            holes = self.holes.of(segment.number)
+            known = self.untaken([segment]) if segment.dues is None else segment.dues.delayed(holes)
+            for task, count in known:
+                delayed[task] += count
+        return delayed
+
+    def drop(self, segment: Segment) -> None:
+        """Let a segment go whatever it holds; nothing of it is leased."""
+        for lane in self._lanes.values():
+            lane.returned.pop_object(segment.number)
+        self.let_go(segment)
+
     def let_go(self, segment: Segment) -> None:
         """The segment's jobs are all elsewhere, or finished."""
         self.dirty.update(("segments", "holes"))

@@ -7,7 +7,7 @@ Rules:
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 import msgspec
 
@@ -58,6 +58,13 @@ class TaskCounts:
             setattr(counts, source, getattr(counts, source) - count)
         if target is not None:
             setattr(counts, target, getattr(counts, target) + count)
+
+    def recount_delayed(self, delayed: Mapping[str, int]) -> None:
+        """So many of the waiting jobs of each task are delayed, and the others are ready."""
+        for task, counts in self._tasks.items():
+            waiting = counts.ready + counts.delayed
+            counts.delayed = delayed.get(task, 0)
+            counts.ready = waiting - counts.delayed
 
     def ready(self, task: str) -> int:
         """Jobs of a task that wait for a claim."""

@@ -114,6 +114,11 @@ class Deferred:
         """Segments whose jobs are to be split among finer windows, in memory or not."""
         return [segment for segment in self._segments.values() if segment.line.level and self._has_opened(segment)]
 
+    def unknown(self, but: Segment) -> list[str]:
+        """Keys of segments of which only their jobs' times could say how many are ready; without damaged ones."""
+        others = [segment for segment in self._segments.values() if segment is not but and not segment.damaged]
+        return [segment.key for segment in others if segment.dues is None and _may_be_ready(segment)]
+
     def next_ms(self) -> int | None:
         """When `Backlog.wake` will have something to do."""
         inline_ms = self._next_inline_ms()
@@ -137,6 +142,10 @@ class Deferred:
 
 def _opens_ms(segment: Segment) -> int:
     return windows.opens_ms(segment.line.level, segment.line.due_ms)
+
+
+def _may_be_ready(segment: Segment) -> bool:
+    return not segment.line.level and segment.line.due_ms <= segment.line.woken_ms
 
 
 def _lacks_jobs(segment: Segment) -> bool:

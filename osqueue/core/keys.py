@@ -120,6 +120,17 @@ class Keys:
         self._damaged = codec.corrupt(key, "it cannot be read, or is missing")
         return True
 
+    def drop(self, key: str) -> bool:
+        """Nobody will ever read an object again: the keys in it are free; False if it is none of keys."""
+        one = self._named(key)
+        if one is None:
+            return False
+        self._objects.remove(one)
+        self._entries.pop(one.number, None)
+        self._trash.append(key)
+        self._held = self._damaged = None
+        return True
+
     def _named(self, key: str) -> KeyObject | None:
         return next((one for one in self._objects if _key(one) == key), None)
 
@@ -174,11 +185,14 @@ def _key(one: KeyObject) -> str:
 def _apply(held: dict[str, int], line: KeyLine) -> None:
     if line.id > 0:
         held[line.hash] = line.id
-    else:
-        held.pop(line.hash, None)
+    elif held.get(line.hash) == -line.id:  # else it was forgotten with a damaged object, and another job has it now
+        del held[line.hash]
 
 
 def _folded(entries: Iterable[KeyLine], *, oldest: bool) -> list[KeyLine]:
     """The last word on each hash; where nothing is older, released ones need not be told."""
-    last = {line.hash: line for line in entries}
+    last: dict[str, KeyLine] = {}
+    for line in entries:
+        if line.id > 0 or last.get(line.hash, line).id in (line.id, -line.id):
+            last[line.hash] = line
     return [line for line in last.values() if line.id > 0 or not oldest]

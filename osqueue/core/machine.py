@@ -48,7 +48,7 @@ from osqueue.core.model import Root, Takeover
 from osqueue.core.objects import TAKEOVERS, TAKEOVERS_BYTES, parse
 from osqueue.core.operations import Operations
 from osqueue.core.queries import Queries
-from osqueue.core.segment import Segment
+from osqueue.core.segment import NeedsObjectsError, Segment
 from osqueue.core.sessions import Session
 from osqueue.core.settings import QueueSettings
 from osqueue.core.state import QueueState
@@ -422,6 +422,26 @@ class QueueMachine:
     def damage(self, ids: Iterable[int]) -> dict[int, Corrupt]:
         """Those of these jobs of which it is not known whether they wait or run, and why."""
         return self.state.backlog.located.damage(ids) if self.state.backlog.harmed else {}
+
+    def drop(self, key: str) -> int:
+        """Nobody will ever read an object again: its jobs count as discarded, without a record; how many they were.
+
+        Raises:
+            NeedsObjectsError: these segments must be in memory first, or be dropped before.
+        """
+        if self.state.keys.drop(key):
+            self.state.changed = True
+            return 0
+        segment = self._segment(key)
+        if segment is None:
+            return 0
+        needed = self.state.backlog.deferred.unknown(but=segment) if segment.line.kind == "deferred" else []
+        if needed:
+            raise NeedsObjectsError(needed)
+        self.state.block(segment)
+        jobs = self.state.drop(segment)
+        self.prune([], jobs)
+        return jobs
 
     def _segment(self, key: str) -> Segment | None:
         name = parse(key)

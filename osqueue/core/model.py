@@ -67,8 +67,8 @@ class SegmentLine(Struct, array_like=True):
     """A segment as the root names it.
 
     ``ready`` ones hold what was pushed between their neighbours, so that their ids do not overlap. ``deferred`` ones
-    hold jobs of one window of due time (`osqueue.core.windows`), ``dead`` ones jobs in the order of their death, in one
-    span; both may hold any ids between the first and the last.
+    hold jobs of one window of due time (`osqueue.core.windows`), ``dead`` ones jobs in the order of their death, a span
+    for each task; both may hold any ids between the first and the last.
     """
 
     number: int

@@ -8,7 +8,7 @@ Rules:
 * Ready ones hold jobs with ids between those of their neighbours. Inside, jobs stand by lane; in a lane first those
   that were handed out, then the waiting, each by id.
 * Deferred ones hold jobs of one window of due time; in a lane the waiting stand in the order in which they are due.
-* Dead ones hold jobs in the order of their death, in one span.
+* Dead ones hold jobs by task, in the order of their death.
 * Merging takes neighbours of similar size, so that a job is written again a few times in its life, not each time.
 """
 
@@ -97,11 +97,8 @@ class Sealing:
 
     def _write_part(self, kind: SegmentKind, level: int, part: list[Job], held: dict[int, Address]) -> None:
         number, epoch = self._allocate()
-        if kind == "dead":
-            ordered, spans = part, [Span(0, "", 0, len(part), 0)]
-        else:
-            lanes = _by_lane(part, held)
-            ordered, spans = list(chain.from_iterable(lanes.values())), _spans(lanes, held)
+        lanes = _by_task(part) if kind == "dead" else _by_lane(part, held)
+        ordered, spans = list(chain.from_iterable(lanes.values())), _spans(lanes, held)
         if held:
             self._note_moves(ordered, held, number)
         data = codec.encode_segment(number, epoch, ordered)
@@ -146,6 +143,14 @@ def _by_lane(jobs: list[Job], held: dict[int, Address]) -> dict[LaneKey, list[Jo
     if held:
         for members in lanes.values():
             members.sort(key=lambda job: job.id not in held)
+    return dict(sorted(lanes.items()))
+
+
+def _by_task(jobs: list[Job]) -> dict[LaneKey, list[Job]]:
+    """Dead jobs by task, as they came: nobody claims them, so that their priorities do not matter."""
+    lanes: dict[LaneKey, list[Job]] = {}
+    for job in jobs:
+        lanes.setdefault((0, job.task), []).append(job)
     return dict(sorted(lanes.items()))
 
 

@@ -66,6 +66,13 @@ class Dues:
                 gone = sum(max(0, min(last, run[1]) - max(first, run[0]) + 1) for run in holes)
                 yield span.task, last - first + 1 - gone
 
+    def delayed(self, holes: Sequence[Run]) -> Iterator[tuple[str, int]]:
+        """How many jobs of which task are not due yet, without those that have left early."""
+        for span, times, ready in self._all():
+            first, last = span.first + max(ready, span.taken), span.first + len(times) - 1
+            gone = sum(max(0, min(last, run[1]) - max(first, run[0]) + 1) for run in holes)
+            yield span.task, last - first + 1 - gone
+
     def next_ms(self) -> int | None:
         """When the next job is due."""
         following = ((times, max(ready, span.taken)) for span, times, ready in self._all())

@@ -146,6 +146,20 @@ class QueueState:
             return False
         return place is not None and place.object != damaged.number
 
+    def drop(self, segment: Segment) -> int:
+        """A blocked segment goes, with the jobs that wait in it or came back, by what the root says of it."""
+        returned = (run for run in self.backlog.returned() if run[0] == segment.number)
+        jobs = Counter[str]()
+        for task, count in (*self.backlog.by_task(returned), *self.backlog.untaken([segment])):
+            jobs[task] += count
+        self.backlog.drop(segment)
+        for task, count in jobs.items():
+            self.counts.move(task, "dead" if segment.line.kind == "dead" else "ready", "discarded", count)
+        if segment.line.kind == "deferred":
+            # How many of them were ready only their times could say; what is left says it.
+            self.counts.recount_delayed(self.backlog.delayed())
+        return jobs.total()
+
     # -------------------------------------------------------------------------------------------------- looking up
 
     def find(self, job_id: int) -> Place | None:

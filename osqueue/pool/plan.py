@@ -20,7 +20,7 @@ class PoolPlan(Struct, frozen=True, kw_only=True):
     directory: PoolDirectory
     queue: QueueSettings
     pool: PoolSettings
-    lifecycle: Lifecycle
+    lifecycle: Lifecycle = Lifecycle()
     retry_on: tuple[str, ...]
     no_retry_on: tuple[str, ...]
     mp_context: str | BaseContext | None

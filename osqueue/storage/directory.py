@@ -11,6 +11,7 @@ Rules:
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
@@ -20,7 +21,14 @@ from osqueue.storage.base import Conflict, Version
 from osqueue.storage.files import Files, Identity
 from osqueue.storage.lock import DirectoryLock
 from osqueue.storage.publishing import Publisher, nothing_published
-from osqueue.storage.tree import directory_of, keys_below, open_below, read_object, split_key
+from osqueue.storage.tree import (
+    QUARANTINE_DIRECTORY,
+    directory_of,
+    keys_below,
+    open_below,
+    read_object,
+    split_key,
+)
 
 MIB = 1024 * 1024
 _ROOM_BYTES = 64 * MIB
@@ -121,6 +129,36 @@ class DirectoryStorage:
         ):
             self._publisher.remove(directory, name)
         self._swapped.pop(key, None)
+
+    def set_aside(self, key: str) -> str | None:
+        """Move what stands under a key into ``quarantine/``, whatever it is and as it is.
+
+        Args:
+            key: of an object, or of a directory of them.
+
+        Returns:
+            Its path there, below the queue directory; None if nothing stands under the key.
+
+        Raises:
+            WriteFailed: it is where it was.
+            WriteUnknown: unknown where it is.
+        """
+        root = self._directory()
+        parents, name = split_key(key)
+        aside = [QUARANTINE_DIRECTORY, *parents]
+        with nothing_published(key), ExitStack() as stack:
+            try:
+                source = stack.enter_context(open_below(self._files, root, parents))
+                self._files.status_of(name, source)
+            except (FileNotFoundError, NotADirectoryError):
+                return None
+            for depth in range(len(aside)):
+                self._make_directory(root, aside[: depth + 1])
+            target = stack.enter_context(self._open_made(root, aside))
+            names = (name if not number else f"{name}.{number}" for number in itertools.count())
+            new_name = next(name for name in names if self._identity_of(target, name) is None)
+            self._publisher.move(source, name, target, new_name)
+        return "/".join([*aside, new_name])
 
     def list(self, prefix: str) -> Iterator[str]:
         return keys_below(self._files, self._directory(), prefix)

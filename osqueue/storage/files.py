@@ -101,6 +101,9 @@ class Files(Protocol):
     def rename(self, name: str, new_name: str, at: int) -> None:
         """Give a file another name, replacing what has it."""
 
+    def move(self, name: str, at: int, new_name: str, new_at: int) -> None:
+        """Give a file another name in another directory, replacing what has it."""
+
     def link(self, name: str, new_name: str, at: int) -> None:
         """Give a file a second name; ``FileExistsError`` if anything has it."""
 
@@ -177,6 +180,9 @@ class OsFiles:
 
     def rename(self, name: str, new_name: str, at: int) -> None:
         os.rename(name, new_name, src_dir_fd=at, dst_dir_fd=at)
+
+    def move(self, name: str, at: int, new_name: str, new_at: int) -> None:
+        os.rename(name, new_name, src_dir_fd=at, dst_dir_fd=new_at)
 
     def link(self, name: str, new_name: str, at: int) -> None:
         os.link(name, new_name, src_dir_fd=at, dst_dir_fd=at, follow_symlinks=False)

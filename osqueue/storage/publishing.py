@@ -82,6 +82,14 @@ class Publisher:
             self._files.unlink(name, directory)
         self._sync(directory, name)
 
+    def move(self, directory: int, name: str, target: int, new_name: str) -> None:
+        """Take a name away and put what had it elsewhere, under a name that nothing has."""
+        self._refuse_if_broken()
+        with self._deciding(name):
+            self._files.move(name, directory, new_name, target)
+        self._sync(target, name)
+        self._sync(directory, name)
+
     def make_directory(self, parent: int, name: str) -> None:
         """Make a directory unless it is there, and have it survive a power cut."""
         self._refuse_if_broken()

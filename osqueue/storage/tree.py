@@ -17,8 +17,10 @@ from osqueue.storage.files import Entry, Files, Identity
 LOCK_NAME = "queue.lock"
 SOCKET_NAME = "broker.sock"
 BLAME_DIRECTORY = "blame"
-RESERVED_NAMES = frozenset({LOCK_NAME, SOCKET_NAME, BLAME_DIRECTORY})
-"""What stands beside the objects: the lock, the broker's socket, the files in which workers say what they run."""
+QUARANTINE_DIRECTORY = "quarantine"
+RESERVED_NAMES = frozenset({LOCK_NAME, SOCKET_NAME, BLAME_DIRECTORY, QUARANTINE_DIRECTORY})
+"""What stands beside the objects: the lock, the broker's socket, the files in which workers say what they run, what
+was damaged."""
 
 _READ_BYTES = 1 << 20
 

@@ -29,6 +29,7 @@ from osqueue.core.messages import (
     SayAgain,
     WaitIdle,
 )
+from osqueue.core.objects import TAKEOVERS, TAKEOVERS_BYTES
 from osqueue.core.queries import Elsewhere
 from osqueue.errors import Corrupt
 from tests.core.queue import LEASE_S, Queue, Session
@@ -1044,3 +1045,81 @@ def test_what_callers_write_stands_in_the_root_in_part_only(queue: Queue) -> Non
     [kept] = worker.get(1).errors
     assert kept.traceback.endswith("the end")
     assert len(kept.message.encode()) <= 2048
+
+
+# ------------------------------------------------------------------------------------------------------------- dropping
+
+
+def counted(queue: Queue) -> dict[str, int]:
+    """The root's counts of the default task."""
+    counts = codec.decode_root(queue.root).tasks["default"]
+    return {name: getattr(counts, name) for name in counts.__struct_fields__ if getattr(counts, name)}
+
+
+def segmented(queue: Queue, jobs: int = 600) -> tuple[Session, str]:
+    """So many jobs in one segment, and its key."""
+    session = queue.session()
+    session.push(*[b'"%0100d"' % number for number in range(jobs)])
+    [segment] = queue.machine.state.backlog.in_order()
+    return session, segment.key
+
+
+@pytest.mark.parametrize("how", ["damaged", "never read"])
+def test_dropping_a_segment_settles_what_is_leased_returned_cancelled_and_finished(how: str, queue: Queue) -> None:
+    session, key = segmented(queue)
+    jobs = session.claim(100, standing=True)
+    session.complete(jobs[0])
+    session.fail(jobs[1])
+    session.report(*[Outcome(job.id, job.attempt, "returned") for job in jobs[50:60]])
+    session.cancel(jobs[2].id, 400)
+    queue.unload()
+    queue.reopen()
+    if how == "damaged":
+        with pytest.raises(Corrupt):
+            queue.machine.load(key, b"")
+
+    dropped = queue.machine.drop(key)
+    queue.commit()
+
+    # One succeeded, one failed an attempt and stands among the deferred, two were cancelled.
+    assert dropped == 600 - 4
+    assert counted(queue) == {"pushed": 600, "delayed": 1, "succeeded": 1, "discarded": 596, "cancelled": 2}
+    root = codec.decode_root(queue.root)
+    assert (root.segments, root.holes, root.returned, root.pruned) == ([], [], [], 596)
+    assert [run for lease in root.leases for run in lease.runs] == []
+    assert queue.store.keys() & {key} == set()
+
+
+def test_after_a_drop_its_holder_has_lost_its_jobs_and_the_queue_goes_on(queue: Queue) -> None:
+    session, key = segmented(queue)
+    [job, *_] = session.claim(10, standing=True)
+    held = [(job.id, job.attempt)]
+    queue.reopen()
+    queue.machine.drop(key)
+    session.hello(held)
+
+    assert session.lost() == [job.id]
+    [after] = session.push(b"1")
+    assert [job.id for job in session.claim(5)] == [after]
+    body = session.ask(WaitIdle(["other"]))
+    assert body.ready + body.running == 1
+
+
+def test_dropping_what_the_root_does_not_name_changes_nothing(queue: Queue) -> None:
+    segmented(queue)
+
+    assert queue.machine.drop("segments/000000000099-000001.jsonl") == 0
+    assert queue.machine.drop("archive/2026-01-01T00/000000000099-000001.1-2.00.jsonl") == 0
+    assert not queue.machine.changed
+
+
+def test_the_takeover_log_is_shorter_when_its_owners_have_long_names(queue: Queue) -> None:
+    frame = queue.machine.state.frame
+    for number in range(400):
+        queue.machine.swept(frame.epoch)
+        queue.machine.take_over(f"{number:064}", now_ms=queue.now_ms, nonce="n")
+
+    log = frame.takeovers
+    assert 100 < len(log) < TAKEOVERS
+    assert [takeover.epoch for takeover in log] == [*range(frame.epoch - len(log) + 1, frame.epoch + 1)]
+    assert len(codec.json_encoder.encode(log)) <= TAKEOVERS_BYTES
