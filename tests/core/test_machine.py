@@ -1060,7 +1060,7 @@ def segmented(queue: Queue, jobs: int = 600) -> tuple[Session, str]:
     """So many jobs in one segment, and its key."""
     session = queue.session()
     session.push(*[b'"%0100d"' % number for number in range(jobs)])
-    [segment] = queue.machine.state.backlog.in_order()
+    [segment] = queue.machine.state.backlog.located.ready()
     return session, segment.key
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from osqueue.core.messages import MAX_IDS, Granted, Handout, Holder, JobError, Outcome
+from osqueue.core.objects import segment_key
 from osqueue.core.segment import Segment
 from osqueue.errors import Corrupt
 from tests.core.queue import Queue, Session
@@ -317,3 +318,75 @@ def test_a_damaged_spilled_segment_blocks_its_own_jobs_only(queue: Queue) -> Non
     assert queue.machine.damage([3])[3].key == segment.key
     assert session.ask_list("delayed").damage.code == "corrupt"
     assert session.ask_list("dead").damage is None
+
+
+# ------------------------------------------------------------------------------------------------ dropping what is lost
+
+
+def counted(session: Session) -> dict[str, int]:
+    stats = session.stats()
+    return {"ready": stats.ready, "delayed": stats.delayed, "dead": stats.dead}
+
+
+def drop(queue: Queue, key: str) -> int:
+    """Go on without an object, reading what it takes to count right."""
+    dropped: list[int] = []
+    queue.retry(lambda: dropped.append(queue.machine.drop(key)))
+    queue.commit()
+    assert key not in queue.store
+    return dropped[0]
+
+
+def test_a_dropped_segment_of_dead_jobs_leaves_the_others_of_each_task_counted(queue: Queue) -> None:
+    publisher, worker = queue.session(), worker_of(queue)
+    for _ in range(2):
+        publisher.push(*[b'"%0200d"' % n for n in range(100)], max_attempts=1)
+        work(worker, "failed")
+    key, kept = (segment.key for segment in segments(queue, "dead"))
+    queue.reopen()
+    publisher.hello()
+
+    assert drop(queue, key) == 100
+
+    assert counted(publisher) == {"ready": 0, "delayed": 0, "dead": 100}
+    assert [segment.key for segment in segments(queue, "dead")] == [kept]
+    assert publisher.requeue(*range(101, 201)).ids == [(101, 200)]
+
+
+@pytest.mark.parametrize("waited_s", [0, 10, 40])
+def test_a_dropped_segment_of_deferred_jobs_leaves_what_is_ready_and_what_is_delayed_counted(
+    queue: Queue, waited_s: int
+) -> None:
+    session = queue.session()
+    soon = session.push(*[b'"%0200d"' % n for n in range(100)], delay_s=5)
+    session.push(*[b'"%0200d"' % n for n in range(100)], delay_s=20)
+    late = session.push(*[b'"%0200d"' % n for n in range(100)], delay_s=30)
+    session.cancel(*soon[:10], *late[:5])
+    keys = [segment.key for segment in segments(queue, "deferred")]
+    queue.wait(waited_s)
+    queue.commit()
+    session.push(b"1")
+    queue.reopen()
+    session.hello()
+
+    assert drop(queue, keys[1]) == 100
+
+    ready = {0: 0, 10: 90, 40: 185}[waited_s]
+    assert counted(session) == {"ready": ready + 1, "delayed": 185 - ready, "dead": 0}
+    queue.wait(60)
+    assert sorted(job.id for job in session.claim(500)) == [*soon[10:], *late[5:], 301]
+
+
+def test_keys_of_a_dropped_object_are_free_and_what_had_them_takes_them_from_nobody(queue: Queue) -> None:
+    session = queue.session()
+    for number in range(100):
+        session.push(b"1", key=f"order-{number}")
+    [one] = queue.machine.state.keys.objects()
+    queue.reopen()
+    session.hello()
+
+    assert drop(queue, segment_key(one.number, one.epoch)) == 0
+
+    assert session.push(b"2", key="order-7") == [101]
+    session.cancel(8)
+    assert session.push(b"3", key="order-7") == [101], "the first one that had it lets go of nothing"
