@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import logging
 from collections.abc import Sequence
 
 from osqueue.cli import exit_status
@@ -20,6 +21,8 @@ from osqueue.pool.plan import PoolPlan
 from osqueue.pool.warning import OtherTasks
 from osqueue.settings import pool_settings, queue_settings
 from osqueue.transport.connector import ProtocolFactory
+
+_log = logging.getLogger("osqueue")
 
 
 def _add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -50,12 +53,22 @@ def _run(options: argparse.Namespace) -> int:
     try:
         status = _work(engine, plan, options)
     except BaseException as error:
-        engine.stop(options.grace)
         if isinstance(error, KeyboardInterrupt):
-            error.args = (f"{str(error) or 'stopped by Ctrl-C'}; what has not finished waits in {options.target}",)
+            said = str(error) or "stopped by Ctrl-C"
+            _log.warning("stopping: running jobs have %g s; a second signal stops at once", options.grace)
+            error.args = (f"{said}; what has not finished waits in {options.target}",)
+        _stop(engine, options.grace)
         raise
-    engine.stop(options.grace)
+    _stop(engine, options.grace)
     return status
+
+
+def _stop(engine: Engine, grace_s: float) -> None:
+    try:
+        engine.stop(grace_s)
+    finally:
+        if not engine.reactor.stopped:
+            engine.abandon()  # a second signal came before the engine could take the first
 
 
 def _plan(options: argparse.Namespace) -> PoolPlan:

@@ -248,6 +248,7 @@ def test_a_second_interrupt_stops_at_once(directory: Path, start: Start) -> None
     worker = start("work", "jobs", "handlers:wait", "-j", "1", "--grace", "600")
     wait_for(lambda: began(directory, 1))
     worker.send(signal.SIGINT)
+    wait_for(lambda: "stopping" in worker.err())
     worker.send(signal.SIGTERM)
 
     assert worker.ended().status in (130, 143)
