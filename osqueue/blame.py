@@ -13,6 +13,7 @@ Words are 64 bits in the host's own byte order: the file never leaves its host.
 Rules:
 * A worker maps the file and writes its own slot, before the handler is called and after: 0.2 µs, no message.
 * The job id is written last in `Slot.begin` and first in `Slot.end`: whenever the writer is killed, the id is right.
+* It only grows: room is written behind the slots first, and counted in the header then (`Blame.grow`).
 * A supervisor's file is there from before its first claim until its last worker has gone; who finds it later and
   knows that supervisor and workers are dead (`owner`, `processes`) may remove it, once no lease names it.
 * A reader reads a slot until job id and sequence stood still meanwhile; it does not map it.
@@ -21,6 +22,7 @@ Rules:
 
 from __future__ import annotations
 
+import errno
 import mmap
 import os
 import struct
@@ -34,6 +36,7 @@ from osqueue.core.messages import Holder
 _MAGIC = b"osqueue blame 1\n"
 _HEADER = struct.Struct("=16sQQQ24s")
 _SLOT = struct.Struct("=8Q")
+_WORD = struct.Struct("=Q")
 _SLOT_BYTES = _SLOT.size
 _SLOT_WORDS = 8
 _MAX_SLOTS = 65_536
@@ -109,6 +112,7 @@ class Blame:
         Raises:
             OSError, ValueError: there is none, or it is something else.
         """
+        self._path = path
         self._file = _File(path)
         self.slots = self._file.slots
 
@@ -129,6 +133,29 @@ class Blame:
         finally:
             os.close(descriptor)
         return cls(path)
+
+    def grow(self, slots: int) -> None:
+        """Have at least so many slots; the new ones are empty.
+
+        Raises:
+            OSError, ValueError: there is no room for them, or the file is not there any more; nothing has changed.
+        """
+        if slots <= self.slots:
+            return
+        if slots > _MAX_SLOTS:
+            raise ValueError(f"a blame file has 1 to {_MAX_SLOTS} slots, got {slots}")
+        descriptor = _open(self._path, os.O_RDWR)
+        try:
+            if _header(descriptor)[1] != self.slots:
+                raise ValueError("not this supervisor's blame file")
+            # Written, not only made longer: a worker that maps a hole dies of SIGBUS when the disk is full.
+            new = bytes(_SLOT_BYTES * (slots - self.slots))
+            if os.pwrite(descriptor, new, _SLOT_BYTES * (self.slots + 1)) < len(new):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self._path))
+            os.pwrite(descriptor, _WORD.pack(slots), len(_MAGIC))
+        finally:
+            os.close(descriptor)
+        self.slots = self._file.slots = slots
 
     def current(self, index: int) -> Blamed | None:
         """The job that this slot's worker is on; None for none, after `close`, and when the file has been cut."""
@@ -227,6 +254,6 @@ def _header(descriptor: int) -> tuple[bytes, int, int, int, bytes]:
     if len(data) < _HEADER.size:
         raise ValueError(f"not a blame file, too short bytes={size}")
     magic, slots, pid, started, namespace = _HEADER.unpack(data)
-    if magic != _MAGIC or not 1 <= slots <= _MAX_SLOTS or size != _SLOT_BYTES * (slots + 1):
+    if magic != _MAGIC or not 1 <= slots <= _MAX_SLOTS or size < _SLOT_BYTES * (slots + 1):
         raise ValueError("not a blame file of this version")
     return magic, slots, pid, started, namespace

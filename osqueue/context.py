@@ -6,6 +6,8 @@ One worker process runs one job at a time, so the job is the process's: every th
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
+from numbers import Real
 from typing import Any
 
 from osqueue import clock
@@ -14,6 +16,7 @@ from osqueue.follow_ups import Encoders, FollowUps
 from osqueue.settings import push_options
 
 _NS_PER_S = 1_000_000_000
+_MESSAGE_CHARS = 200
 
 
 class CurrentJob:
@@ -80,13 +83,31 @@ class CurrentJob:
                 raise RuntimeError(f"the job has ended, so that nothing can follow it any more id={self.id}")
             self._stage.follow_ups().add(payload, options)
 
+    def progress(self, fraction: float, message: str = "") -> None:
+        """Say how far the job is: `LocalPool.get` and ``osqueue show`` tell it while the job runs.
+
+        It costs next to nothing and is not kept. Of many calls some ten a second are told, and always the last. After
+        the job's end it does nothing.
+
+        Args:
+            fraction: from 0 to 1.
+            message: a few words; 200 characters of it are told.
+
+        Raises:
+            TypeError, ValueError: that is no such number, or no text.
+        """
+        told, words = _fraction(fraction), _clipped(message)
+        stage = self._stage
+        if stage.job is self._job and stage.tell is not None:
+            stage.tell(self._job, told, words)
+
 
 class Stage:
     """Where the worker's loop puts the job that it is on. Its main thread writes, any thread reads."""
 
     __slots__ = (
-        "_follow_ups", "cancelled_ids", "encoders", "job", "lock", "max_payload_bytes", "started_ns", "timeout_s",
-        "worker_state",
+        "_follow_ups", "cancelled_ids", "encoders", "job", "lock", "max_payload_bytes", "started_ns", "tell",
+        "timeout_s", "worker_state",
     )  # fmt: skip
 
     def __init__(self, timeout_s: float | None) -> None:
@@ -104,6 +125,8 @@ class Stage:
         self.lock = threading.Lock()
         """Held while a follow-up job is added, and while the job leaves the stage."""
         self._follow_ups: FollowUps | None = None
+        self.tell: Callable[[Handout, float, str], None] | None = None
+        """How far a job is, for the supervisor."""
 
     def current(self) -> CurrentJob | None:
         """The job on the stage."""
@@ -126,6 +149,22 @@ class Stage:
             self.job = None
             follow_ups, self._follow_ups = self._follow_ups, None
         return None if follow_ups is None else follow_ups.pushes
+
+
+def _fraction(fraction: object) -> float:
+    if isinstance(fraction, bool) or not isinstance(fraction, Real):
+        raise TypeError(f"fraction is a number from 0 to 1, not {type(fraction).__name__}")
+    number: Any = fraction  # of any kind: Python compares them all
+    if not 0 <= number <= 1:  # nor is NaN
+        raise ValueError(f"fraction is a number from 0 to 1 fraction={fraction}")
+    return float(number)
+
+
+def _clipped(message: object) -> str:
+    """The first characters of a text, as text that can be sent."""
+    if not isinstance(message, str):
+        raise TypeError(f"message is a text, not {type(message).__name__}")
+    return message[:_MESSAGE_CHARS].encode(errors="backslashreplace").decode()[:_MESSAGE_CHARS]
 
 
 class _Here:

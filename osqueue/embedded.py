@@ -68,6 +68,7 @@ class Broker(Client):
         retry_jitter: bool = True,
         lease: float = 30.0,
         identity: str | None = None,
+        max_queued: int | None = None,
         max_payload: int = 4 * MIB - 64 * KIB,
     ) -> Self:
         """Open a queue, making it if it is new.
@@ -79,6 +80,8 @@ class Broker(Client):
             lease: seconds after which a silent holder of a claim loses its jobs.
             identity: the name, of 1 to 64 bytes, that stands for this broker in the root and its log of takeovers;
                 None for a random one.
+            max_queued: how many jobs may wait, ready or delayed; above it `push` raises `QueueFull`, and `push_many`
+                waits. None for as many as there is room for.
             max_payload: largest payload in bytes.
 
         Raises:
@@ -93,6 +96,7 @@ class Broker(Client):
             retry_backoff_max=retry_backoff_max,
             retry_jitter=retry_jitter,
             lease=lease,
+            max_queued=max_queued,
             max_payload=max_payload,
         )
         name = broker_identity(identity)

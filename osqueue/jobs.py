@@ -23,7 +23,7 @@ from typing import Any
 
 import msgspec
 
-from osqueue.values import Values
+from osqueue.values import Codec, CodecValues, JsonValues, Values
 
 DEFAULT_TASK = "default"
 MAX_TASK_BYTES = 64
@@ -33,7 +33,7 @@ HandlerSpec = Callable[..., Any] | str
 
 _TEXT = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*")
 _WAY_OUT = "write it as a function with def, at the top level of a module that can be imported, and pass that"
-_FILE_WAY_OUT = "put it into a file (a module, or a script with an if __name__ == '__main__': guard) and run that"
+FILE_WAY_OUT = "put it into a file (a module, or a script with an if __name__ == '__main__': guard) and run that"
 _GENERATORS = (inspect.isgeneratorfunction, inspect.isasyncgenfunction)
 
 
@@ -44,10 +44,11 @@ class Handlers:
         handler: a function of one payload, a ``"module:function"`` text, or a dict of those by task name.
         payload_type: declared for all tasks; None to take each function's annotation, else any JSON value.
         result_type: likewise.
+        codec: in place of JSON and of both types.
 
     Raises:
         TypeError: a handler or type cannot be used; the message says what to do instead.
-        ValueError: a task name is empty or too long, or there is no handler.
+        ValueError: a task name is empty or too long, there is no handler, or a type was given beside a codec.
     """
 
     def __init__(
@@ -56,6 +57,7 @@ class Handlers:
         *,
         payload_type: Any = None,
         result_type: Any = None,
+        codec: Codec | None = None,
     ) -> None:
         by_task = dict(handler) if isinstance(handler, Mapping) else {DEFAULT_TASK: handler}
         if not by_task:
@@ -63,11 +65,13 @@ class Handlers:
         for task in by_task:
             check_task_name(task)
         self.names: dict[str, str] = {task: handler_name(spec) for task, spec in by_task.items()}
+        if codec is not None and not (payload_type is None and result_type is None):
+            raise ValueError("codec: it takes the place of payload_type and result_type; leave those out")
         self.payload_type = _checked_type(payload_type, "payload_type")
         self.result_type = _checked_type(result_type, "result_type")
-        types_of = {task: handler_types(spec, payload_type, result_type) for task, spec in by_task.items()}
-        self._payloads: dict[str, Values[Any]] = {task: Values(t[0], "payload") for task, t in types_of.items()}
-        self._results: dict[str, Values[Any]] = {task: Values(t[1], "result") for task, t in types_of.items()}
+        self._values = {
+            task: task_values(spec, payload_type, result_type, codec=codec) for task, spec in by_task.items()
+        }
 
     @property
     def tasks(self) -> list[str]:
@@ -76,11 +80,11 @@ class Handlers:
 
     def payloads(self, task: str) -> Values[Any]:
         """How the task's payloads cross; `KeyError` if there is no such task here."""
-        return self._payloads[task]
+        return self._values[task][0]
 
     def results(self, task: str) -> Values[Any]:
         """How the task's results cross; `KeyError` if there is no such task here."""
-        return self._results[task]
+        return self._values[task][1]
 
 
 def check_task_name(task: object) -> None:
@@ -134,21 +138,21 @@ def class_name(kind: object) -> str:
     """
     if not (isinstance(kind, type) and issubclass(kind, BaseException)):
         raise TypeError(f"retry_on, no_retry_on: exception classes are wanted, got {kind!r}")
-    if _looked_up(kind.__module__, kind.__qualname__) is not kind:
+    if looked_up(kind.__module__, kind.__qualname__) is not kind:
         message = f"retry_on, no_retry_on: workers cannot import {kind.__module__}.{kind.__qualname__}"
         raise TypeError(f"{message}: define it at the top level of a module")
     return f"{kind.__module__}:{kind.__qualname__}"
 
 
 def find(name: str) -> Any:
-    """In a worker: import the module and take what ``module:name`` says.
+    """In a worker: import the module and take what ``module:name`` says; the module itself if it says no name.
 
     Raises:
         ImportError: there is none; other errors come from the module itself.
     """
     module_name, _, qualname = name.partition(":")
     found: Any = importlib.import_module(module_name)
-    for part in qualname.split("."):
+    for part in qualname.split(".") if qualname else ():
         try:
             found = getattr(found, part)
         except AttributeError as error:
@@ -169,6 +173,16 @@ def find_function(name: str, field: str = "handler") -> Callable[..., Any]:
     return function
 
 
+def task_values(
+    spec: HandlerSpec, payload_type: Any = None, result_type: Any = None, *, codec: Codec | None = None
+) -> tuple[Values[Any], Values[Any]]:
+    """How a handler's payloads and its results cross."""
+    if codec is not None:
+        return CodecValues(codec, "payload"), CodecValues(codec, "result")
+    payloads, results = handler_types(spec, payload_type, result_type)
+    return JsonValues(payloads, "payload"), JsonValues(results, "result")
+
+
 def handler_types(spec: HandlerSpec, payload_type: Any = None, result_type: Any = None) -> tuple[Any, Any]:
     """The types of a handler's payload and result: those declared, else its annotations, else any JSON value."""
     declared = (payload_type, result_type)
@@ -186,10 +200,10 @@ def _function_name(function: object, arguments: Sequence[Any], called_with: str)
     if "<lambda>" in qualname or "<locals>" in qualname or "." in qualname:
         raise TypeError(f"{_described(function)} cannot be found by a worker: {_WAY_OUT}")
     if function.__code__.co_filename.startswith("<") and module == "__main__":
-        raise TypeError(f"{qualname} was typed in, workers cannot import it: {_FILE_WAY_OUT}")
-    if module == "__main__" and not _main_has_file():
-        raise TypeError(f"this program has no file that workers could import {qualname} from: {_FILE_WAY_OUT}")
-    if _looked_up(module, qualname) is not function:
+        raise TypeError(f"{qualname} was typed in, workers cannot import it: {FILE_WAY_OUT}")
+    if module == "__main__" and not main_has_file():
+        raise TypeError(f"this program has no file that workers could import {qualname} from: {FILE_WAY_OUT}")
+    if looked_up(module, qualname) is not function:
         message = f"the name {module}.{qualname} leads to something else than this function"
         raise TypeError(f"{message} (a decorator or a later definition hides it): {_WAY_OUT}")
     if any(is_generator(function) for is_generator in _GENERATORS):
@@ -220,16 +234,19 @@ def _described(spec: object) -> str:
     return f"an object of type {type(spec).__qualname__}"
 
 
-def _looked_up(module: str, qualname: str) -> object:
+def looked_up(module: str, qualname: str) -> object:
+    """What a name leads to in an imported module; None for nothing."""
     found: object = sys.modules.get(module)
     for part in qualname.split("."):
         found = getattr(found, part, None)
     return found
 
 
-def _main_has_file() -> bool:
+def main_has_file() -> bool:
+    """Whether this program's main module can be imported by its workers."""
     main = sys.modules.get("__main__")
-    return getattr(main, "__file__", None) is not None or getattr(main, "__spec__", None) is not None
+    file = getattr(main, "__file__", None)  # "<stdin>" of a program that is piped into Python
+    return (file is not None and not file.startswith("<")) or getattr(main, "__spec__", None) is not None
 
 
 def _missing(module_name: str, qualname: str) -> str:

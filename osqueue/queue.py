@@ -8,7 +8,7 @@ from typing import Any, Generic, Protocol, TypeVar
 from osqueue.client import Job
 from osqueue.errors import InvalidPayload
 from osqueue.settings import task_name
-from osqueue.values import Values
+from osqueue.values import JsonValues
 
 T = TypeVar("T")
 
@@ -64,8 +64,8 @@ class Queue(Generic[T]):
     def __init__(self, queue: Verbs, payload_type: type[T], *, task: str = "default") -> None:
         self._queue = queue
         self._task = task_name(task)
-        self._payloads: Values[T] = Values(payload_type, "payload")
-        self._results: Values[Any] = Values(Any, "result")
+        self._payloads: JsonValues[T] = JsonValues(payload_type, "payload")
+        self._results: JsonValues[Any] = JsonValues(Any, "result")
 
     def push(
         self,

@@ -19,6 +19,7 @@ TASK_BYTES = 64
 KEY_BYTES = 256
 IDENTITY_BYTES = 64
 PRIORITIES = range(-1000, 1001)
+MAX_WORKERS = 4096
 MAX_PAYLOAD_BYTES = 32 * MIB
 _MAX_DURATION_S = 100 * 366 * 86400.0
 _MAX_COUNT = 2**62
@@ -77,6 +78,7 @@ def queue_settings(
     retry_backoff_max: float = 600.0,
     retry_jitter: bool = True,
     lease: float = 30.0,
+    max_queued: int | None = None,
     max_payload: int = 4 * MIB - 64 * KIB,
 ) -> QueueSettings:
     """The checked settings of a queue, from the arguments of whoever opens it.
@@ -92,6 +94,7 @@ def queue_settings(
         retry_backoff_max_s=duration("retry_backoff_max", retry_backoff_max, least=0),
         retry_jitter=retry_jitter,
         lease_s=duration("lease", lease, least=0.1),
+        max_queued=None if max_queued is None else whole("max_queued", max_queued, least=1),
         max_payload_bytes=whole("max_payload", max_payload, least=1, most=MAX_PAYLOAD_BYTES),
     )
     if settings.retry_backoff_max_s < settings.retry_backoff_s:
@@ -117,7 +120,7 @@ def pool_settings(
         TypeError, ValueError: an argument is of the wrong kind, or out of bounds.
     """
     settings = PoolSettings(
-        workers=cpu_count() if workers is None else whole("workers", workers, least=1, most=4096),
+        workers=cpu_count() if workers is None else whole("workers", workers, least=1, most=MAX_WORKERS),
         timeout_s=None if timeout is None else duration("timeout", timeout),
         grace_s=duration("grace", grace, least=0),
         soft_timeout_s=None if soft_timeout is None else duration("soft_timeout", soft_timeout),

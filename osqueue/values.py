@@ -1,6 +1,7 @@
-"""Payloads and results as JSON: a value of one declared type, and its bytes.
+"""Payloads and results: a value, and its bytes; as JSON of a declared type, or as a program's own codec has it.
 
 Rules:
+* A codec is the program's code: whatever it raises, and whatever it returns that is no bytes, is `InvalidPayload`.
 * What cannot be said in JSON is refused, never altered: msgspec would write NaN and infinity as ``null``.
 * A payload is checked where it is pushed by reading it as the worker will read it.
 * Without a declared type any JSON value will do; tuples and sets come back as lists, bytes as base64 text.
@@ -9,20 +10,96 @@ Rules:
 from __future__ import annotations
 
 import math
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 import msgspec
 
 from osqueue.errors import InvalidPayload
 
 V = TypeVar("V")
+V_co = TypeVar("V_co", covariant=True)
 
 _NULL = b"null"
 _SHOWN_CHARS = 80
+_TOLD_CHARS = 500
 
 
-class Values(Generic[V]):
-    """How values of one type cross. Any thread may use it.
+class Values(Protocol[V_co]):
+    """How values cross. Any thread may use it."""
+
+    def encode(self, value: Any) -> bytes:
+        """The value as bytes. Raises `InvalidPayload`."""
+
+    def encode_checked(self, value: Any) -> bytes:
+        """The value as bytes that `decode` will read. Raises `InvalidPayload`."""
+
+    def decode(self, data: bytes) -> V_co:
+        """The value that these bytes are. Raises `InvalidPayload`."""
+
+
+class Codec(Protocol):
+    """What a program may give in place of JSON: a class, module or object with these two."""
+
+    def encode(self, value: Any, /) -> bytes:
+        """The value as bytes."""
+
+    def decode(self, data: bytes, /) -> Any:
+        """The value that `encode` made these bytes of."""
+
+
+class CodecValues(Generic[V]):
+    """Values as a codec has them. Any thread may use it, if any thread may use the codec.
+
+    Args:
+        codec: what encodes and decodes.
+        noun: what the values are called in messages, "payload" or "result".
+    """
+
+    def __init__(self, codec: Codec, noun: str) -> None:
+        self._codec = codec
+        self._noun = noun
+
+    def encode(self, value: Any) -> bytes:
+        """The value as bytes.
+
+        Raises:
+            InvalidPayload: the codec raised, or did not return bytes.
+        """
+        try:
+            data: object = self._codec.encode(value)
+        except Exception as error:
+            raise InvalidPayload(f"the codec cannot encode the {self._noun}: {told(error)}") from error
+        if not isinstance(data, bytes):
+            raise InvalidPayload(f"the codec's encode made {type(data).__name__} of the {self._noun}, and not bytes")
+        return data
+
+    def encode_checked(self, value: Any) -> bytes:
+        """As `encode`: what a codec can read, it alone knows."""
+        return self.encode(value)
+
+    def decode(self, data: bytes) -> V:
+        """The value that these bytes are.
+
+        Raises:
+            InvalidPayload: the codec raised.
+        """
+        try:
+            value: V = self._codec.decode(data)
+        except Exception as error:
+            raise InvalidPayload(f"the codec cannot decode the {self._noun}: {told(error)}") from error
+        return value
+
+
+def told(error: BaseException) -> str:
+    """An error of somebody else's code as text; never raises."""
+    try:
+        return f"{type(error).__name__}: {error}"[:_TOLD_CHARS]
+    except Exception:  # noqa: BLE001  a broken __str__ must not hide the error itself
+        return type(error).__name__
+
+
+class JsonValues(Generic[V]):
+    """Values of one type as JSON. Any thread may use it.
 
     Args:
         value_type: what msgspec supports; `typing.Any` for any JSON value.

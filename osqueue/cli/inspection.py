@@ -177,6 +177,8 @@ def _fields(record: JobRecord) -> Iterator[tuple[str, str]]:
     yield "started", moment(record.started_at)
     yield "finished", moment(record.finished_at)
     yield "worker", printable(record.worker or "")
+    if record.progress is not None:
+        yield "progress", printable(f"{record.progress:.0%} {record.progress_message}".rstrip())
 
 
 def _print_error(error: JobError) -> None:

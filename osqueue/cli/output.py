@@ -43,6 +43,8 @@ def record_document(record: JobRecord) -> dict[str, object]:
         "finished_at": record.finished_at,
         "worker": record.worker,
         **({} if record.key is None else {"key": record.key}),
+        "progress": record.progress,
+        "progress_message": record.progress_message,
     }
 
 

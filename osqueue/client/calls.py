@@ -6,10 +6,10 @@ again, under a new ticket. Sans-I/O, called from one thread, time comes in as ``
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from osqueue.client.operations import PATIENCE_MS
-from osqueue.core.messages import Ask, Beaten, Claim, Granted, Heartbeat, Query, Reply
+from osqueue.core.messages import Ask, Beaten, Claim, Granted, Heartbeat, Progress, Query, Reply
 from osqueue.errors import OsqueueError, Unavailable
 
 Request = Ask | Claim | Heartbeat
@@ -63,9 +63,12 @@ class Calls:
 
         return self._add(Call(build, on_response, now_ms, wait_ms))
 
-    def heartbeat(self, lease: int, running: list[int], on_response: OnResponse, now_ms: int) -> Call:
+    def heartbeat(
+        self, lease: int, running: list[int], on_response: OnResponse, now_ms: int, *, progress: Sequence[Progress] = ()
+    ) -> Call:
         """Extend a lease."""
-        return self._add(Call(lambda ticket, _: Heartbeat(ticket, lease, running), on_response, now_ms, 0))
+        told = list(progress)
+        return self._add(Call(lambda ticket, _: Heartbeat(ticket, lease, running, told), on_response, now_ms, 0))
 
     def ticket(self) -> int:
         """A ticket for a request whose answers are not waited for here."""

@@ -15,6 +15,7 @@ from osqueue.client.face import Face, expect, itself, open_connection, to_bytes
 from osqueue.client.job import Job, claimed
 from osqueue.client.push_many import PushMany
 from osqueue.client.runs import from_runs
+from osqueue.client.waits import Waits
 from osqueue.core.messages import (
     Beaten,
     Cancel,
@@ -76,6 +77,11 @@ class Client:
             raise
         return cls(reactor, connection)
 
+    @property
+    def waits(self) -> Waits:
+        """Who waits in which call; for a pool, whose end is theirs."""
+        return self._face.waits
+
     def close(self) -> None:
         """Leave the queue. What is claimed and not finished goes back, and is charged an attempt."""
         face = self._face
@@ -121,7 +127,7 @@ class Client:
             The job's id, from 1, growing in push order.
 
         Raises:
-            PayloadTooLarge, QueueFull: nothing was pushed.
+            PayloadTooLarge, QueueFull: nothing was pushed; `push_many` waits where ``max_queued`` is the limit.
             Unavailable: unknown whether it was pushed; ``error.again()`` repeats this very push.
         """
         options = push_options(
@@ -142,6 +148,8 @@ class Client:
     ) -> Sequence[int]:
         """Add a job for each payload of an iterable, read as it is needed; durable on return.
 
+        While ``max_queued`` jobs wait it waits too, and pushes on as there is room.
+
         Args:
             payloads: any iterable; memory stays constant.
             task, delay, priority, timeout, max_attempts: as `push`.
@@ -157,9 +165,13 @@ class Client:
         face = self._face
 
         def start(batch: list[bytes]) -> Any:
-            return face.start(push_operation(batch, options), lambda body: expect(body, Pushed).ids)
+            return face.start(push_operation(batch, options, fitting=True), lambda body: expect(body, Pushed).ids)
 
-        return PushMany(start).run(map(face.check_size, payloads))
+        def many_in_flight() -> bool:
+            return face.connection.session.bounded is False
+
+        pushing = PushMany(start, wait_room=face.wait_room, many_in_flight=many_in_flight)
+        return pushing.run(map(face.check_size, payloads))
 
     # --------------------------------------------------------------------------------------------------------- claiming
 
@@ -379,8 +391,10 @@ class Client:
         return self._face.wait_idle(task_names(tasks), timeout_s)
 
 
-def push_operation(payloads: Sequence[bytes], options: PushOptions, *, watch: bool = False) -> Push:
-    """The operation that pushes these payloads."""
+def push_operation(
+    payloads: Sequence[bytes], options: PushOptions, *, watch: bool = False, fitting: bool = False
+) -> Push:
+    """The operation that pushes these payloads, or those that fit."""
     return Push(
         payloads if isinstance(payloads, list) else [*payloads],
         options.task,
@@ -390,6 +404,7 @@ def push_operation(payloads: Sequence[bytes], options: PushOptions, *, watch: bo
         options.max_attempts,
         options.key,
         watch,
+        fitting,
     )
 
 

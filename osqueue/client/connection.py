@@ -16,7 +16,7 @@ from osqueue import clock
 from osqueue.client.calls import Call, OnResponse
 from osqueue.client.operations import OnAnswer, Pending
 from osqueue.client.session import Session
-from osqueue.core.messages import Claim, FromBroker, GetStats, Operation, Query, ToBroker
+from osqueue.core.messages import Claim, FromBroker, GetStats, Operation, Progress, Query, ToBroker
 from osqueue.errors import OsqueueError
 from osqueue.reactor import LoopThread
 from osqueue.transport.connector import Connector
@@ -101,9 +101,11 @@ class Connection:
         self.session.claim_standing(tasks, jobs, worker)
         self.flush()
 
-    def heartbeat(self, lease: int, running: list[int], on_response: OnResponse) -> Call:
+    def heartbeat(
+        self, lease: int, running: list[int], on_response: OnResponse, *, progress: Sequence[Progress] = ()
+    ) -> Call:
         """Extend a lease."""
-        call = self.session.heartbeat(lease, running, on_response, clock.boot_ms())
+        call = self.session.heartbeat(lease, running, on_response, clock.boot_ms(), progress=progress)
         self.flush()
         return call
 

@@ -10,9 +10,9 @@ from typing import TypeVar
 from osqueue import clock
 from osqueue.client.connection import Connection
 from osqueue.client.exchange import Asking, Operating
-from osqueue.client.idle import IdleWaits
 from osqueue.client.refusal import to_error
 from osqueue.client.session import Session
+from osqueue.client.waits import Waits
 from osqueue.core.messages import (
     AnswerBody,
     Beaten,
@@ -51,7 +51,7 @@ class Face:
     def __init__(self, reactor: LoopThread, connection: Connection) -> None:
         self.reactor = reactor
         self.connection = connection
-        self._idle = IdleWaits(reactor, connection)
+        self.waits = Waits(reactor, connection)
 
     def start(self, operation: Operation, convert: Callable[[AnswerBody], R]) -> Operating[R]:
         """Begin an operation."""
@@ -120,7 +120,12 @@ class Face:
             TimeoutError: not within ``timeout_s``.
         """
         self._may_wait()
-        return self._idle.wait(tasks, timeout_s)
+        return self.waits.idle(tasks, timeout_s)
+
+    def wait_room(self) -> None:
+        """Wait until fewer than ``max_queued`` jobs wait."""
+        self._may_wait()
+        self.waits.room()
 
     def now_ms(self) -> int:
         """The broker's time; this host's until the broker has told its own."""

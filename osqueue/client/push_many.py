@@ -4,6 +4,8 @@ Rules:
 * A batch starts small, so that the first jobs run early, and doubles up to what one operation may carry.
 * A slow iterable's jobs do not wait for a batch to fill: one that is older than `BATCH_AGE_MS` leaves with the next
   item.
+* While ``max_queued`` jobs wait, so does it, and pushes what fits whenever there is room. Then one batch is in flight
+  at a time, since none may overtake the rest of the one before, and batches are about as large as what fits.
 * An error ends it: what came before is pushed, and the error's ``pushed`` says how many. If it came from the iterable,
   a note says at which item.
 """
@@ -26,6 +28,7 @@ BATCH_JOBS = 10_000
 BATCH_BYTES = MIB
 BATCH_AGE_MS = 50
 IN_FLIGHT = 4
+_LEAST_OFFER = 16
 
 Start = Callable[[list[bytes]], Operating[list[IdRun]]]
 
@@ -34,12 +37,18 @@ class PushMany:
     """One call of ``push_many``, in the caller's thread.
 
     Args:
-        start: begins the push of one batch.
+        start: begins the push of one batch, of which as many are pushed as fit.
+        wait_room: waits until something fits.
+        many_in_flight: whether the queue is known to have no bound.
     """
 
-    def __init__(self, start: Start) -> None:
+    def __init__(self, start: Start, *, wait_room: Callable[[], None], many_in_flight: Callable[[], bool]) -> None:
         self._start = start
-        self._in_flight: deque[Operating[list[IdRun]]] = deque()
+        self._wait_room = wait_room
+        self._many_in_flight = many_in_flight
+        self._limit = FIRST_BATCH_JOBS
+        """Jobs of the next batch."""
+        self._in_flight: deque[tuple[list[bytes], Operating[list[IdRun]]]] = deque()
         self._ids = Ids()
         self._source_error: Exception | None = None
 
@@ -51,8 +60,8 @@ class PushMany:
         """
         try:
             for batch in self._batches(payloads):
-                self._settle(IN_FLIGHT - 1)
-                self._in_flight.append(self._start(batch))
+                self._settle(IN_FLIGHT - 1 if self._many_in_flight() else 0)
+                self._in_flight.append((batch, self._start(batch)))
             self._settle(0)
             if self._source_error is not None:
                 raise self._source_error
@@ -66,7 +75,6 @@ class PushMany:
         """The payloads in batches; an error of the iterable ends them and is kept for later."""
         batch: list[bytes] = []
         size = since_ms = 0
-        limit = FIRST_BATCH_JOBS
         for payload in self._until_error(payloads):
             if batch and size + len(payload) > BATCH_BYTES:
                 yield batch
@@ -75,10 +83,10 @@ class PushMany:
                 since_ms = clock.boot_ms()
             batch.append(payload)
             size += len(payload)
-            if len(batch) >= limit or clock.boot_ms() - since_ms >= BATCH_AGE_MS:
+            if len(batch) >= self._limit or clock.boot_ms() - since_ms >= BATCH_AGE_MS:
                 yield batch
                 batch, size = [], 0
-                limit = min(2 * limit, BATCH_JOBS)
+                self._limit = min(2 * self._limit, BATCH_JOBS)
         if batch:
             yield batch
 
@@ -91,13 +99,35 @@ class PushMany:
     def _settle(self, in_flight: int) -> None:
         """Wait until no more than so many batches are unanswered."""
         while len(self._in_flight) > in_flight:
-            self._ids.extend(self._in_flight.popleft().result())
+            batch, operating = self._in_flight.popleft()
+            fitted = self._count(operating)
+            if fitted < len(batch):
+                self._push_rest(batch[fitted:], fitted)
+
+    def _count(self, operating: Operating[list[IdRun]]) -> int:
+        before = len(self._ids)
+        self._ids.extend(operating.result())
+        return len(self._ids) - before
+
+    def _push_rest(self, rest: list[bytes], fitted: int) -> None:
+        """Push what did not fit, as there is room."""
+        self._limit = _about(fitted)
+        self._wait_room()
+        while rest:
+            part = rest[: self._limit]
+            fitted = self._count(self._start(part))
+            rest = rest[fitted:]
+            if fitted == len(part):
+                self._limit = min(2 * self._limit, BATCH_JOBS)
+            elif rest:
+                self._limit = _about(fitted)
+                self._wait_room()
 
     def _count_the_rest(self) -> None:
         """After an error: wait for what is on its way, since the error's ``pushed`` counts it."""
         while self._in_flight:
             with contextlib.suppress(OsqueueError):  # the first error is the one to tell
-                self._settle(0)
+                self._count(self._in_flight.popleft()[1])
 
     def _say_where(self, error: Exception) -> None:
         pushed = len(self._ids)
@@ -107,3 +137,8 @@ class PushMany:
             # All that came before it is pushed, so their number is its index.
             were = "job was" if pushed == 1 else "jobs were"
             error.add_note(f"item {pushed} of the iterable; {pushed} {were} pushed before it")
+
+
+def _about(fitted: int) -> int:
+    """How many to offer when so many have fitted: what does not fit is sent in vain."""
+    return min(max(_LEAST_OFFER, 2 * fitted), BATCH_JOBS)

@@ -11,7 +11,7 @@ Rules:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Protocol
 
 from osqueue.client.calls import Call, Calls, OnResponse, Response
@@ -36,6 +36,7 @@ from osqueue.core.messages import (
     Missing,
     Numbered,
     Outcome,
+    Progress,
     Refused,
     Reply,
     Report,
@@ -97,6 +98,8 @@ class Session:
         """Whether the connection is another session's by now, and must be replaced: a connection says hello once."""
         self.max_payload_bytes = 0
         """The queue's limit; 0 while unknown."""
+        self.bounded: bool | None = None
+        """Whether the queue has a ``max_queued``; None while unknown."""
         self.epoch = 0
         self.term_ms = 0
         """How long a lease lasts without a heartbeat; 0 while unknown."""
@@ -159,7 +162,9 @@ class Session:
         if self.open:
             self._outbox.append(Claim(self.calls.ticket(), tasks, jobs, standing=True, worker=worker))
 
-    def heartbeat(self, lease: int, running: list[int], on_response: OnResponse, now_ms: int) -> Call:
+    def heartbeat(
+        self, lease: int, running: list[int], on_response: OnResponse, now_ms: int, *, progress: Sequence[Progress] = ()
+    ) -> Call:
         """Extend a lease; jobs that are lost are not claimed any more."""
 
         def answered(response: Response | OsqueueError) -> None:
@@ -167,7 +172,7 @@ class Session:
                 self._no_longer_open(lease, running)
             on_response(response)
 
-        return self.calls.heartbeat(lease, running, answered, now_ms)
+        return self.calls.heartbeat(lease, running, answered, now_ms, progress=progress)
 
     def time_passed(self, now_ms: int) -> None:
         """Tell what has waited too long; acknowledge what came last, if nothing followed."""
@@ -216,6 +221,7 @@ class Session:
             self._birth = welcome.birth
         self._offset_ms = welcome.now_ms - now_ms
         self.max_payload_bytes = welcome.max_payload
+        self.bounded = welcome.bounded
         self.epoch = welcome.epoch
         self.term_ms = welcome.term_ms
         self.open = True

@@ -97,6 +97,7 @@ class Claims:
             lease.number if lease is not None else 0,
             state.settings.max_payload_bytes,
             round(state.settings.lease_s * 1000),
+            bounded=state.settings.max_queued is not None,
         )
         state.outbox.append((hello.session, welcome))
         if lease is not None:
@@ -136,10 +137,10 @@ class Claims:
     # -------------------------------------------------------------------------------------------------------- claims
 
     def claim(self, session: str, birth: int, claim: Claim, now_ms: int) -> None:
-        """Park a claim; a standing one adds to what was asked before."""
+        """Park a claim; a standing one adds to what was asked before, or takes it back."""
         for parked in self._parked:
             if claim.standing and parked.standing and parked.session == session:
-                parked.jobs += claim.jobs
+                parked.jobs = parked.jobs + claim.jobs if claim.tasks else 0
                 parked.ticket = claim.ticket
                 parked.tasks = frozenset(claim.tasks)
                 return
@@ -227,11 +228,13 @@ class Claims:
         held = lease is not None and lease.session == session
         if lease is not None and held:
             self._state.leases.extend(lease, now_ms)
-            places = [place for job_id in beat.running if (place := self._place_in_memory(job_id)) is not None]
             # A supervisor hears of a cancelled job by itself; the holder of a bare claim asks in this way alone.
             held = lease.standing or self._holds_all(lease, beat.running)
-            lease.begun = frozenset(beat.running)
-            lease.begun_tasks = Counter(place.job.task for place in places)
+            # Whose end is being reported does not wait again meanwhile.
+            begun = dict.fromkeys((*lease.begun, *beat.running))
+            lease.begun = {job_id: task for job_id in begun if (task := self._task_held(lease, job_id)) is not None}
+            lease.last_named = beat.running
+            lease.progress = {one.id: one for one in beat.progress if one.id in lease.begun}
         self._state.outbox.append((session, Beaten(beat.ticket, held)))
 
     def next_deadline_ms(self) -> int | None:
@@ -246,11 +249,13 @@ class Claims:
         places = [self._state.find(job_id) for job_id in ids]
         return all(place is not None and lease.runs.find(place.object, place.slot) for place in places)
 
-    def _place_in_memory(self, job_id: int) -> Place | None:
+    def _task_held(self, lease: Lease, job_id: int) -> str | None:
+        """The task of a job that the lease holds; None if it holds it no more."""
         try:
-            return self._state.find(job_id)
+            place = self._state.find(job_id)
         except NeedsObjectsError:
-            return None  # a count that is a little low; reading a segment for it would be out of proportion
+            return ""  # a count that is a little low; reading a segment for it would be out of proportion
+        return place.job.task if place is not None and lease.runs.find(place.object, place.slot) else None
 
 
 def _handout(place: Place, lease: Lease, settings: QueueSettings) -> Handout:

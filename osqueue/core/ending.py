@@ -39,7 +39,7 @@ class LeaseEndings:
 
     def _ran(self, lease: Lease) -> list[Attempt]:
         """What its last heartbeat named."""
-        places = [place for job_id in lease.begun if (place := self._state.find(job_id)) is not None]
+        places = [place for job_id in lease.last_named if (place := self._state.find(job_id)) is not None]
         return [(place.job.id, place.job.attempts + 1) for place in places]
 
     def end(self, lease: Lease, charged: Iterable[Attempt] | None, now_ms: int, *, marks: bool) -> None:

@@ -13,6 +13,7 @@ from collections.abc import Iterable
 import msgspec
 
 from osqueue.core.locator import Place
+from osqueue.core.messages import Progress
 from osqueue.core.model import LeaseLine
 from osqueue.core.runs import Run, Runs, expand
 
@@ -33,8 +34,12 @@ class Lease:
         self.holder = line.holder
         self.runs = Runs(expand(line.runs))
         self.deadline_ms: int | None = None
-        self.begun: frozenset[int] = frozenset()
-        self.begun_tasks: dict[str, int] = {}
+        self.begun: dict[int, str] = {}
+        """What has begun, as its holder has said, and has not ended, as far as that is known: ids, with their tasks."""
+        self.last_named: list[int] = []
+        """What its last heartbeat named as running."""
+        self.progress: dict[int, Progress] = {}
+        """How far some of the begun ones are."""
         self.is_remote = False
         self.payload_bytes = 0
         self.awaits_objects = False
@@ -53,6 +58,8 @@ class Lease:
         """It no longer holds this attempt of a job; returns the run that the job was in, None if it was in none."""
         run = self.runs.remove(place.object, place.slot, attempt)
         if run is not None:
+            self.begun.pop(place.job.id, None)
+            self.progress.pop(place.job.id, None)
             self.payload_bytes = max(0, self.payload_bytes - place.job.payload_size())
         return run
 

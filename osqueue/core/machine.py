@@ -23,7 +23,6 @@ from osqueue.core import codec
 from osqueue.core.claims import LOST, Claims
 from osqueue.core.commit import Commit, CommitPlanner
 from osqueue.core.ending import Attempt, LeaseEndings
-from osqueue.core.idle import IdleQuestions
 from osqueue.core.locator import Place
 from osqueue.core.messages import (
     Answer,
@@ -42,12 +41,14 @@ from osqueue.core.messages import (
     Reply,
     SayAgain,
     WaitIdle,
+    WaitRoom,
     refused_as_corrupt,
 )
 from osqueue.core.model import Root, Takeover
 from osqueue.core.objects import TAKEOVERS, TAKEOVERS_BYTES, parse
 from osqueue.core.operations import Operations
 from osqueue.core.queries import Queries
+from osqueue.core.questions import ParkedQuestions
 from osqueue.core.segment import NeedsObjectsError, Segment
 from osqueue.core.sessions import Session
 from osqueue.core.settings import QueueSettings
@@ -81,7 +82,7 @@ class QueueMachine:
         self._claims = Claims(self.state, self._endings)
         self._queries = Queries(self.state)
         self._planner = CommitPlanner(self.state)
-        self._idle_questions = IdleQuestions(self.state, self._queries)
+        self._parked_questions = ParkedQuestions(self.state, self._queries)
         self._last_tick_ms = now_ms
         self._planned: dict[int, tuple[int, set[int]]] = {}
         """Of commits that have not landed, by version: when they were planned, and the leases that they grant."""
@@ -153,7 +154,7 @@ class QueueMachine:
 
     def _forget_questions(self, session: str) -> None:
         """What it waited for went with its connection."""
-        self._idle_questions.disconnected(session)
+        self._parked_questions.disconnected(session)
         self.state.watchers.disconnected(session)
 
     def goodbye(self, session: str, now_ms: int) -> None:
@@ -240,8 +241,8 @@ class QueueMachine:
             NeedsObjectsError: segments must be in memory first.
             Elsewhere: the archive must be read.
         """
-        if isinstance(ask.query, WaitIdle):
-            self._idle_questions.park(session, ask, ask.query.tasks)
+        if isinstance(ask.query, WaitIdle | WaitRoom):
+            self._parked_questions.park(session, ask.ticket, ask.query)
             return
         self.state.outbox.append((session, Reply(ask.ticket, self._queries.answer(ask.query, now_ms))))
 
@@ -291,7 +292,7 @@ class QueueMachine:
         self._endings.expire(now_ms)
         self._claims.grant(now_ms)
         state.outbox.extend(state.watchers.take_notices())
-        self._idle_questions.settle(now_ms)
+        self._parked_questions.settle(now_ms)
 
     def _is_late(self, since_ms: int, now_ms: int) -> bool:
         return now_ms - since_ms > self._term_ms * LATE_TICK

@@ -111,6 +111,8 @@ class Push(Struct, tag="push"):
     """While an unfinished job has this key, nothing is pushed, and its id is the answer; of one payload alone."""
     watch: bool = False
     """Tell this session of each job's end (`Finished`)."""
+    fitting: bool = False
+    """Add the first ones, as many as ``max_queued`` leaves room for, perhaps none; otherwise it is all or a refusal."""
 
 
 class Report(Struct, tag="report"):
@@ -222,7 +224,10 @@ class Hello(Struct, tag="hello"):
 
 
 class Welcome(Struct, tag="welcome"):
-    """``birth``: what to say in later hellos; ``lease``: the session's standing lease, 0 for none."""
+    """``birth``: what to say in later hellos; ``lease``: the session's standing lease, 0 for none.
+
+    ``bounded``: whether there is a ``max_queued``, so that it matters soon which of the handed out jobs have begun.
+    """
 
     birth: int
     epoch: int
@@ -230,6 +235,7 @@ class Welcome(Struct, tag="welcome"):
     lease: int = 0
     max_payload: int = 0
     term_ms: int = 0
+    bounded: bool = False
 
 
 class Goodbye(Struct, tag="goodbye"):
@@ -240,8 +246,8 @@ class Claim(Struct, tag="claim"):
     """Take jobs.
 
     ``standing``: into the session's one lease, ``jobs`` more than was asked before, as they become ready, until the
-    connection ends. Otherwise once, into a new lease, answered after at most ``wait_s`` (then perhaps with no job, or
-    refused as ``queue_full`` by a `Reply`).
+    connection ends; one for no tasks takes back what was asked. Otherwise once, into a new lease, answered after at
+    most ``wait_s`` (then perhaps with no job, or refused as ``queue_full`` by a `Reply`).
     """
 
     ticket: int
@@ -258,12 +264,24 @@ class Granted(Struct, tag="granted"):
     jobs: list[Handout]
 
 
+class Progress(Struct, array_like=True, frozen=True, gc=False):
+    """How far a running job is, as its handler says: ``fraction`` from 0 to 1, and a few words."""
+
+    id: int
+    fraction: float
+    message: str = ""
+
+
 class Heartbeat(Struct, tag="heartbeat"):
-    """Extend a lease by one term; ``running``: ids that have begun. Answered by `Beaten`."""
+    """Extend a lease by one term; ``running``: ids that have begun. Answered by `Beaten`.
+
+    ``progress``: of those whose handlers say it.
+    """
 
     ticket: int
     lease: int
     running: list[int] = []
+    progress: list[Progress] = []
 
 
 class Beaten(Struct, tag="beaten"):
@@ -304,6 +322,9 @@ class JobRecord(Struct, omit_defaults=True, gc=False, kw_only=True):
     finished_at: str | None = None
     worker: str | None = None
     key: str | None = None
+    progress: float | None = None
+    """While it runs: how far it is, from 0 to 1, if its handler says so; and its words for it."""
+    progress_message: str = ""
 
 
 class Finished(Struct, tag="finished"):
@@ -362,7 +383,13 @@ class Prune(Struct, tag="prune"):
     cursor: str = ""
 
 
-Query = GetJob | GetStats | ListJobs | History | WaitIdle | Prune
+class WaitRoom(Struct, tag="wait_room"):
+    """Answered with `Stats` once fewer than ``max_queued`` jobs wait; refused as ``corrupt`` when only jobs of damaged
+    segments wait, which nobody can run.
+    """
+
+
+Query = GetJob | GetStats | ListJobs | History | WaitIdle | WaitRoom | Prune
 
 
 class Ask(Struct, tag="ask"):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from msgspec import UNSET, Raw
+from msgspec import UNSET, Raw, structs
 
 from osqueue.core import codec, policy
 from osqueue.core.keys import MAX_KEY_BYTES, MAX_KEYS
@@ -33,6 +33,10 @@ class Pushing:
             return self._pushed(session, push, range(holder, holder + 1))
         if (refusal := self._refuse_push(push)) is not None:
             return refusal
+        if (fitting := self._state.room(len(push.payloads))) < len(push.payloads):
+            if not push.fitting:
+                return self._refuse_above_bound(push)
+            push = structs.replace(push, payloads=push.payloads[:fitting])
         return self._pushed(session, push, self._add(push, now_ms))
 
     def see_keys(self, pushes: Iterable[Push]) -> None:
@@ -45,7 +49,10 @@ class Pushing:
             self._state.keys.holder(push.key)
 
     def push_all(self, pushes: Iterable[Push], now_ms: int) -> Refused | None:
-        """Push all of these, but for those whose key is held; or none, and say why. `see_keys` comes first."""
+        """Push all of these, but for those whose key is held; or none, and say why. `see_keys` comes first.
+
+        ``max_queued`` is no bound for them: a job that could not end for it would never make room.
+        """
         wanted = [push for push in pushes if self._state.keys.holder(push.key) is None]
         refusal = next((refusal for push in wanted if (refusal := self._refuse_push(push)) is not None), None)
         if refusal is None:
@@ -85,7 +92,7 @@ class Pushing:
                 state.backlog.defer(job, now_ms)
         elif jobs:
             state.backlog.push(jobs)
-        if push.key:
+        if push.key and jobs:
             state.keys.take(jobs[0])
         state.counts.move(push.task, None, "delayed" if due_ms > now_ms else "ready", len(jobs))
         state.counts[push.task].pushed += len(jobs)
@@ -113,6 +120,12 @@ class Pushing:
         if not state.backlog.can_add_lane(push.priority, push.task):
             return Refused("queue_full", "too many lanes (pairs of priority and task) have waiting jobs limit=256")
         return self._refuse_key(push) if push.key else None
+
+    def _refuse_above_bound(self, push: Push) -> Refused:
+        waiting, limit = self._state.waiting(), self._state.settings.max_queued
+        way_out = "push again when some have begun, use push_many or map, which wait, or open with a larger max_queued"
+        counted = f"waiting={waiting} pushed={len(push.payloads)} max_queued={limit}"
+        return Refused("queue_full", f"as many jobs as may wait are waiting; {way_out} {counted}")
 
     def _refuse_key(self, push: Push) -> Refused | None:
         if len(push.payloads) != 1:

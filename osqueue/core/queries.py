@@ -6,7 +6,6 @@ Finished jobs that are in archive objects are not the machine's to know: `Elsewh
 from __future__ import annotations
 
 import heapq
-from collections import Counter
 from collections.abc import Iterator
 
 from osqueue.core import codec
@@ -26,7 +25,7 @@ from osqueue.core.messages import (
     TaskStats,
     refused_as_corrupt,
 )
-from osqueue.core.model import INLINE, Job
+from osqueue.core.model import INLINE
 from osqueue.core.segment import Segment
 from osqueue.core.state import QueueState
 
@@ -69,7 +68,7 @@ class Queries:
 
     def stats(self, now_ms: int) -> Stats:
         """Counts by state and task."""
-        begun = self._begun()
+        begun = self._state.begun()
         tasks = {}
         for name, counts in self._state.counts.items():
             running = min(begun[name], counts.leased)
@@ -85,17 +84,6 @@ class Queries:
         total = {name: sum(getattr(task, name) for task in tasks.values()) for name in TaskStats.__struct_fields__}
         tasks.pop(FOLDED, None)
         return Stats(**total, oldest_ready_s=self._oldest_ready_s(now_ms), tasks=tasks)
-
-    def _begun(self) -> Counter[str]:
-        """By task: what holders say has begun; of a bare claim everything has."""
-        begun: Counter[str] = Counter()
-        for lease in self._state.leases.all():
-            if lease.standing:
-                begun.update(lease.begun_tasks)
-                continue
-            for task, count in self._state.backlog.by_task(lease.runs):
-                begun[task] += count
-        return begun
 
     def _oldest_ready_s(self, now_ms: int) -> float | None:
         pushed = [pushed_ms for lane in self._state.backlog.lanes() if (pushed_ms := lane.oldest_ms()) is not None]
@@ -113,7 +101,25 @@ class Queries:
         job_state = state.state_of(place) if place is not None else None
         if place is None or job_state is None:
             raise Elsewhere(query)
-        return Page([_record(place.job, job_state)])
+        return Page([self._record(place, job_state)])
+
+    def _record(self, place: Place, job_state: str) -> JobRecord:
+        job = place.job
+        told = self._state.progress_of(place) if job_state == "running" else None
+        return JobRecord(
+            id=job.id,
+            task=job.task,
+            state=job_state,  # type: ignore[arg-type]
+            priority=job.priority,
+            payload=job.payload_bytes(),
+            attempts=job.attempts,
+            errors=job.errors,
+            pushed_at=codec.iso(job.pushed_ms),
+            due_at=codec.iso(job.due_ms) if job_state == "delayed" else None,
+            key=job.key or None,
+            progress=None if told is None else told.fraction,
+            progress_message="" if told is None else told.message,
+        )
 
     # --------------------------------------------------------------------------------------------------------- lists
 
@@ -128,7 +134,7 @@ class Queries:
                 continue
             if jobs and (len(jobs) >= query.limit or size >= PAGE_BYTES):
                 return Page(jobs, str(jobs[-1].id))
-            jobs.append(_record(place.job, job_state))
+            jobs.append(self._record(place, job_state))
             size += len(jobs[-1].payload)
         return Page(jobs, "" if end is None else str(end), self._passed_over(query) if end is None else None)
 
@@ -178,21 +184,6 @@ def _places(segment: Segment, after: int, last: int) -> list[Place]:
     jobs = enumerate(segment.loaded())
     places = [Place(segment.number, slot, job) for slot, job in jobs if after < job.id <= last]
     return sorted(places, key=lambda place: place.job.id)
-
-
-def _record(job: Job, job_state: str) -> JobRecord:
-    return JobRecord(
-        id=job.id,
-        task=job.task,
-        state=job_state,  # type: ignore[arg-type]
-        priority=job.priority,
-        payload=job.payload_bytes(),
-        attempts=job.attempts,
-        errors=job.errors,
-        pushed_at=codec.iso(job.pushed_ms),
-        due_at=codec.iso(job.due_ms) if job_state == "delayed" else None,
-        key=job.key or None,
-    )
 
 
 __all__ = ["Elsewhere", "Queries", "Query"]

@@ -16,4 +16,6 @@ class QueueSettings(Struct, frozen=True, kw_only=True):
     retry_backoff_max_s: float = 600.0
     retry_jitter: bool = True
     lease_s: float = 30.0
+    max_queued: int | None = None
+    """How many jobs may wait, ready or delayed; None for as many as there is room for."""
     max_payload_bytes: int = 4 * MIB - 64 * KIB

@@ -14,7 +14,7 @@ from osqueue.core.finished import Finished
 from osqueue.core.keys import Keys
 from osqueue.core.leases import Lease, Leases
 from osqueue.core.locator import Place
-from osqueue.core.messages import FromBroker, JobError, Outcome, refused_as_corrupt
+from osqueue.core.messages import FromBroker, JobError, Outcome, Progress, refused_as_corrupt
 from osqueue.core.model import INLINE, Frame, Job, Record, Root
 from osqueue.core.runs import SlotRun
 from osqueue.core.segment import NeedsObjectsError, Segment
@@ -198,6 +198,11 @@ class QueueState:
                 return lease
         return None
 
+    def progress_of(self, place: Place) -> Progress | None:
+        """How far a running job is, if its handler says so."""
+        lease = self.lease_of(place)
+        return None if lease is None else lease.progress.get(place.job.id)
+
     def has_lease(self, session: str) -> bool:
         """Whether a session holds anything, so that it must not be forgotten."""
         return bool(self.leases.of_session(session))
@@ -215,6 +220,27 @@ class QueueState:
         for task, count in self.backlog.untaken(damaged.values()):
             jobs[task] += count
         return sum(jobs[task] for task in tasks), sorted(segment.key for segment in damaged.values())
+
+    def begun(self) -> Counter[str]:
+        """By task: how many jobs run, as far as their holders have said; of a bare claim all do."""
+        begun: Counter[str] = Counter()
+        for lease in self.leases.all():
+            if lease.standing:
+                begun.update(lease.begun.values())
+                continue
+            for task, count in self.backlog.by_task(lease.runs):
+                begun[task] += count
+        return begun
+
+    def waiting(self) -> int:
+        """How many jobs wait: delayed, ready, or handed out and not begun."""
+        begun = self.begun()
+        return sum(of.ready + of.delayed + of.leased - min(begun[task], of.leased) for task, of in self.counts.items())
+
+    def room(self, wanted: int) -> int:
+        """How many of so many jobs ``max_queued`` leaves room for."""
+        limit = self.settings.max_queued
+        return wanted if limit is None else max(0, min(wanted, limit - self.waiting()))
 
     def state_of(self, place: Place) -> str | None:
         """A job's state by its place; None for a slot that its job has left."""

@@ -39,6 +39,7 @@ class Cancellation:
         """Cancel those jobs that have not begun; which they were."""
         withdrawn = self._submitter.withdraw(futures)
         by_id = await self._submitter.ids(set(futures) - set(withdrawn))
+        withdrawn += self._submitter.withdraw(futures)  # what did not fit has come back meanwhile
         if not by_id:
             return withdrawn
         ended = set(await self._waiting(list(by_id)))

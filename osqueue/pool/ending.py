@@ -15,7 +15,7 @@ from collections.abc import Sequence
 
 from osqueue.pool.directory import PoolDirectory
 from osqueue.pool.engine import Engine
-from osqueue.pool.warning import OtherTasks, unfinished, warn_of_dead, warn_of_unfinished
+from osqueue.pool.warning import OtherTasks, unfinished, warn_of_dead, warn_of_paused, warn_of_unfinished
 
 
 class Ending:
@@ -48,6 +48,8 @@ class Ending:
         """Wait for every job, and end."""
         engine = self._engine
         try:
+            if engine.resume():
+                warn_of_paused()
             engine.flush()
             stats = engine.client.wait_idle(self._tasks)
             died = stats.dead - self._dead_before

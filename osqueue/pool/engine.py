@@ -88,7 +88,15 @@ class Engine:
         self._broker = make_broker(plan, self._broker_broken)
         self._connection = open_connection(self.reactor, self._broker.connectors[0])
         self.client = Client(self.reactor, self._connection)
-        self.submitter = Submitter(self.reactor, self._connection, self.results)
+        self.submitter = Submitter(
+            self.reactor,
+            self._connection,
+            self.results,
+            tell_begun=self._beat,
+            when_parked=self._look_at_waits,
+        )
+        self.client.waits.when_for_room = self._look_at_waits
+        self._paused = False
         self._cancellation = Cancellation(self._connection, self.submitter, self._drop)
         worker = f"{socket.gethostname()}:{os.getpid()}"
         self._link = SupervisorLink(plan.handlers.tasks, worker)
@@ -154,6 +162,26 @@ class Engine:
         """How many workers stand; an estimate from outside the loop's thread."""
         return 0 if self._supervisor is None else self._supervisor.workers()
 
+    def pause(self) -> None:
+        """Let no job begin any more; what was handed out and has not begun is back in the queue on return."""
+        self.reactor.run(self._pause()).result()
+
+    def resume(self) -> bool:
+        """Claim again; whether it had been paused."""
+        return self.reactor.run(self._resume()).result()
+
+    def resize(self, workers: int) -> None:
+        """Have so many workers.
+
+        Raises:
+            OSError: there is no room for what is known of them.
+        """
+        self.reactor.run(self._resize(workers)).result()
+
+    def end_room_waits(self, error: Exception) -> None:
+        """Nobody waits for room in a call any more; what `map` has submitted goes on."""
+        self.client.waits.end_room(error)
+
     def cancel_unstarted(self, futures: Iterable[JobFuture[Any]]) -> list[JobFuture[Any]]:
         """Cancel those jobs that have not begun; which they were."""
         return self.reactor.run(self._cancellation.unstarted(list(futures))).result()
@@ -197,6 +225,7 @@ class Engine:
             no_retry_on=plan.no_retry_on,
             payload_type=plan.handlers.payload_type,
             result_type=plan.handlers.result_type,
+            codec=plan.codec,
             mp_context=plan.mp_context,
         )
         return Supervisor(self.reactor.loop, self._link, settings, when_broken=self._broken)
@@ -209,6 +238,8 @@ class Engine:
         if self._starting is not None and not self._starting.done():
             self._starting.cancel()
             await asyncio.wait([self._starting])
+        gone = self.error or OsqueueError("the pool has been stopped; jobs that had not ended stay in the queue")
+        self.submitter.unpark(gone)
         if self.error is None:
             with contextlib.suppress(TimeoutError):  # what is not pushed by then, its futures tell
                 await asyncio.wait_for(self.submitter.pushed(), _FLUSH_S)
@@ -216,7 +247,7 @@ class Engine:
             await self._stop_supervisor(self._supervisor, grace_s)
             await self._ask_what_is_left()
         self._ended = True
-        gone = self.error or OsqueueError("the pool has been stopped; jobs that had not ended stay in the queue")
+        gone = self.error or gone
         self.submitter.fail(gone)
         if self._supervisor is None:
             # The queue was never open: there is no broker whose answer to a goodbye could be waited for.
@@ -249,7 +280,6 @@ class Engine:
             return None
 
     async def _stop_supervisor(self, supervisor: Supervisor, grace_s: float) -> None:
-        self._link.withdraw()
         # Without a broker there is nobody to report to; the queue gets its jobs back when it is opened again.
         await supervisor.stop(0 if self._broker_gone else grace_s)
 
@@ -284,10 +314,31 @@ class Engine:
             return 0
         running = [job_id for ids in self._supervisor.running().values() for job_id in ids]
         arrived = asyncio.Event()
-        if self._link.beat(running, lambda _: arrived.set()):
+        if self._link.beat(running, self._supervisor.progress(), lambda _: arrived.set()):
             with contextlib.suppress(TimeoutError):  # the counts are then as old as the last heartbeat
                 await asyncio.wait_for(arrived.wait(), _BEAT_S)
         return self._supervisor.workers()
+
+    async def _pause(self) -> None:
+        self._paused = True
+        self._look_at_waits()
+        if self._supervisor is not None:
+            await self._supervisor.pause()
+
+    async def _resume(self) -> bool:
+        was_paused, self._paused = self._paused, False
+        if self._supervisor is not None and was_paused:
+            self._supervisor.resume()
+        return was_paused
+
+    async def _resize(self, workers: int) -> None:
+        if self._supervisor is not None:
+            self._supervisor.resize(workers)
+
+    def _look_at_waits(self) -> None:
+        """A pool that is paused makes no room: whoever waits for it waits for `resume`."""
+        if self._paused and (self.submitter.is_parked or self.client.waits.for_room):
+            _log.warning("push_many or map waits for room in a paused pool; resume() lets jobs begin again")
 
     async def _drop(self, ids: list[int]) -> list[int]:
         return [] if self._supervisor is None else await self._supervisor.drop(ids)

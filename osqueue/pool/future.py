@@ -13,8 +13,8 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 from osqueue.core.messages import JobRecord
-from osqueue.errors import JobCancelled, JobFailed, JobTimeout, OsqueueError, WorkerCrashed
-from osqueue.values import Values
+from osqueue.errors import InvalidPayload, JobCancelled, JobFailed, JobTimeout, WorkerCrashed
+from osqueue.values import Values, told
 
 R = TypeVar("R")
 
@@ -85,12 +85,19 @@ class JobFuture(concurrent.futures.Future[R]):
 
     def _settle_result(self, record: JobRecord, values: Values[Any]) -> None:
         try:
-            result = values.decode(record.result or b"null")
-        except OsqueueError as error:
-            self.settle_error(error)
+            result = values.decode(b"null" if record.result is None else record.result)
+        except BaseException as error:  # noqa: BLE001  not even a codec's SystemExit may leave anybody waiting
+            self.settle_error(_undecodable(record, error))
             return
         with contextlib.suppress(concurrent.futures.InvalidStateError):  # as above
             self.set_result(result)
+
+
+def _undecodable(record: JobRecord, error: BaseException) -> InvalidPayload:
+    why = error if isinstance(error, InvalidPayload) else told(error)
+    told_so = InvalidPayload(f"{why} job_id={record.id}")
+    told_so.__cause__ = error
+    return told_so
 
 
 def job_failure(record: JobRecord) -> JobFailed:

@@ -18,6 +18,7 @@ from osqueue.core.messages import (
     Granted,
     Handout,
     Outcome,
+    Progress,
     Refused,
     Report,
     Reported,
@@ -53,7 +54,6 @@ class SupervisorLink:
         self._tasks = tasks
         self._worker = worker
         self._lease = 0
-        self._withdrawn = False
         self._connection: Connection | None = None
         self._supervisor: Claimant | None = None
 
@@ -66,13 +66,16 @@ class SupervisorLink:
 
     def claim(self, jobs: int) -> None:
         """Ask for so many jobs more."""
-        if not self._withdrawn:
-            self._to_broker().claim_standing(self._tasks, jobs, self._worker)
+        self._to_broker().claim_standing(self._tasks, jobs, self._worker)
 
     def withdraw(self) -> None:
-        """Ask for nothing more, not even for what was asked for: else what a stop gives back comes back at once."""
-        self._withdrawn = True
+        """Ask for nothing, not even for what was asked for."""
         self._to_broker().claim_standing([], 0, self._worker)
+
+    @property
+    def bounded(self) -> bool:
+        """Whether the queue is to know soon which jobs have begun."""
+        return bool(self._to_broker().session.bounded)
 
     def report(self, outcomes: list[Outcome], on_answer: Callable[[list[int]], None]) -> None:
         """Report outcomes; ``on_answer`` gets the ids that were lost, once the rest is durable."""
@@ -89,15 +92,15 @@ class SupervisorLink:
 
         self._to_broker().submit(Report(self._lease, outcomes), answered, expires=False)
 
-    def heartbeat(self, running: list[int]) -> None:
-        """Say which jobs have begun."""
-        self.beat(running, lambda _: None)
+    def heartbeat(self, running: list[int], progress: list[Progress]) -> None:
+        """Say which jobs have begun, and how far some of them are."""
+        self.beat(running, progress, lambda _: None)
 
-    def beat(self, running: list[int], on_response: OnResponse) -> bool:
+    def beat(self, running: list[int], progress: list[Progress], on_response: OnResponse) -> bool:
         """As `heartbeat`, and be told when it has arrived; False if there is no lease to say it of."""
         if self._lease == 0:
             return False
-        self._to_broker().heartbeat(self._lease, running, on_response)
+        self._to_broker().heartbeat(self._lease, running, on_response, progress=progress)
         return True
 
     def now_ms(self) -> int:

@@ -11,8 +11,10 @@ from types import TracebackType
 from typing import Any, Generic, Never, Self, TypeVar
 
 from osqueue import clock
+from osqueue.codec import codec_name, load_codec
 from osqueue.core.messages import JobRecord, Stats
 from osqueue.core.settings import KIB, MIB
+from osqueue.errors import QueueFull
 from osqueue.host import refuse_windows
 from osqueue.jobs import DEFAULT_TASK, Handlers, HandlerSpec, class_name
 from osqueue.lifecycle import lifecycle
@@ -26,6 +28,7 @@ from osqueue.pool.payload import payload_encoder
 from osqueue.pool.plan import PoolPlan
 from osqueue.pool.submitter import Submission
 from osqueue.settings import (
+    MAX_WORKERS,
     PushOptions,
     duration,
     exception_classes,
@@ -34,6 +37,7 @@ from osqueue.settings import (
     queue_settings,
     whole,
 )
+from osqueue.values import Codec
 from osqueue.worker_process import start_context
 
 P = TypeVar("P")
@@ -51,6 +55,8 @@ class LocalPool(Generic[P, R]):
         workers: worker processes; None for one for each CPU.
         path: the queue's directory; None for a private one, which is removed after a clean exit.
         payload_type, result_type: any type that msgspec supports; None for each function's annotation.
+        codec: in place of JSON and of types: a module, class or object with ``encode(value) -> bytes`` and
+            ``decode(bytes) -> value``, or "package.module:object"; workers import it by its name.
         initializer: called with ``initargs`` in each worker process before its first job; what it returns is
             ``current_job().worker_state``. A function or ``"package.module:function"``, as a handler.
         initargs: a tuple of what multiprocessing can send to a process that it starts.
@@ -65,6 +71,8 @@ class LocalPool(Generic[P, R]):
             anywhere between at once and then, or exactly then without jitter.
         retry_on, no_retry_on: exception classes after which a job is tried again, or not.
         lease: seconds after which the silent holder of a bare ``claim`` loses its jobs.
+        max_queued: how many jobs may wait, ready or delayed; while they do `push` raises `QueueFull`, and `push_many`
+            and `map` wait. None for as many as there is room for. Retries always find room.
         grace: seconds that a stop waits before it kills.
         max_payload: bytes that a payload or a result may have, encoded.
         mp_context: how workers are started: ``"forkserver"``, ``"spawn"``, or a multiprocessing context; None for
@@ -85,6 +93,7 @@ class LocalPool(Generic[P, R]):
         path: str | os.PathLike[str] | None = None,
         payload_type: Any = None,
         result_type: Any = None,
+        codec: Codec | str | None = None,
         initializer: HandlerSpec | None = None,
         initargs: tuple[Any, ...] = (),
         finalizer: HandlerSpec | None = None,
@@ -99,13 +108,20 @@ class LocalPool(Generic[P, R]):
         retry_on: type[BaseException] | Sequence[type[BaseException]] = (Exception,),
         no_retry_on: type[BaseException] | Sequence[type[BaseException]] = (),
         lease: float = 30.0,
+        max_queued: int | None = None,
         grace: float = 10.0,
         max_payload: int = 4 * MIB - 64 * KIB,
         mp_context: str | BaseContext | None = None,
     ) -> None:
         refuse_windows()
         refuse_without_main_guard()
-        self._handlers = Handlers(handler, payload_type=payload_type, result_type=result_type)
+        named = None if codec is None else codec_name(codec)
+        self._handlers = Handlers(
+            handler,
+            payload_type=payload_type,
+            result_type=result_type,
+            codec=None if named is None else load_codec(named),
+        )
         course = lifecycle(initializer, initargs, finalizer)
         self._settings = pool_settings(
             workers=workers,
@@ -121,6 +137,7 @@ class LocalPool(Generic[P, R]):
             retry_backoff_max=retry_backoff_max,
             retry_jitter=retry_jitter,
             lease=lease,
+            max_queued=max_queued,
             max_payload=max_payload,
         )
         retried = tuple(class_name(kind) for kind in exception_classes("retry_on", retry_on))
@@ -136,6 +153,7 @@ class LocalPool(Generic[P, R]):
             lifecycle=course,
             retry_on=retried,
             no_retry_on=not_retried,
+            codec=named,
             mp_context=mp_context,
         )
         self._lock = threading.Lock()
@@ -179,13 +197,26 @@ class LocalPool(Generic[P, R]):
             The job's id, from 1, growing in push order.
 
         Raises:
-            UnknownTask, InvalidPayload, PayloadTooLarge, QueueFull: nothing was pushed.
+            UnknownTask, InvalidPayload, PayloadTooLarge, QueueFull: nothing was pushed; `push_many` waits where
+                ``max_queued`` is the limit.
             Unavailable: unknown whether it was pushed; ``error.again()`` repeats this very push.
         """
         data = self._encoder(task)(payload)
-        return self._open_engine().client.push(
-            data, task=task, delay=delay, priority=priority, key=key, timeout=timeout, max_attempts=max_attempts
-        )
+        engine = self._open_engine()
+
+        def push() -> int:
+            return engine.client.push(
+                data, task=task, delay=delay, priority=priority, key=key, timeout=timeout, max_attempts=max_attempts
+            )
+
+        try:
+            return push()
+        except QueueFull:
+            if self._queue.max_queued is None:
+                raise
+        # What has begun since the broker last heard of it does not wait any more.
+        engine.beat()
+        return push()
 
     def push_many(
         self,
@@ -198,6 +229,8 @@ class LocalPool(Generic[P, R]):
         max_attempts: int | None = None,
     ) -> Sequence[int]:
         """Add a job for each payload of an iterable, read as it is needed; durable on return, in constant memory.
+
+        While ``max_queued`` jobs wait it waits too, and pushes on as there is room, until the pool is closed.
 
         Returns:
             The ids, in order, kept as runs.
@@ -234,7 +267,7 @@ class LocalPool(Generic[P, R]):
             of the pool also stops a running one.
 
         Raises:
-            UnknownTask, InvalidPayload, PayloadTooLarge: nothing was pushed.
+            UnknownTask, InvalidPayload, PayloadTooLarge: nothing was pushed. `QueueFull` is the future's.
         """
         _refuse_excess("submit(payload)", excess)
         options = push_options(
@@ -254,7 +287,7 @@ class LocalPool(Generic[P, R]):
         """The handler's results for an iterable of payloads, lazy at both ends.
 
         Args:
-            payloads: read as results are taken, ``buffersize`` ahead.
+            payloads: read as results are taken, ``buffersize`` ahead; they wait while ``max_queued`` jobs do.
             task: the name of the handler.
             ordered: False for results in the order in which they come.
             buffersize: how many jobs may be on their way at once; None for 1,000.
@@ -272,7 +305,7 @@ class LocalPool(Generic[P, R]):
         options = push_options(task=task)
         waiting: InOrder[R] | AsTheyEnd[R] = InOrder() if ordered else AsTheyEnd()
         return MapResults(
-            lambda payload: self._submit(options, encode(payload)),
+            lambda payload: self._submit(options, encode(payload), waits=True),
             payloads,
             waiting=waiting,
             buffersize=BUFFER_JOBS if buffersize is None else whole("buffersize", buffersize, least=1),
@@ -309,12 +342,14 @@ class LocalPool(Generic[P, R]):
         return stats
 
     def get(self, job_id: int) -> JobRecord:
-        """Any job, live or archived: its state, attempts, errors, result.
+        """Any job, live or archived: its state, attempts, errors, result; while it runs, its progress.
 
         Raises:
             JobNotFound: no job has this id.
         """
-        return self._open_engine().client.get(job_id)
+        engine = self._open_engine()
+        engine.beat()
+        return engine.client.get(job_id)
 
     def cancel(self, job: int | JobFuture[Any]) -> bool:
         """End a job, queued or running; it never runs again.
@@ -346,6 +381,32 @@ class LocalPool(Generic[P, R]):
     def discard(self, ids: int | Iterable[int]) -> list[int]:
         """Drop dead jobs into the archive, as dead. Returns those that were dead."""
         return self._open_engine().client.discard(ids)
+
+    def pause(self) -> None:
+        """Let no job begin any more in this pool, until `resume`; twice is harmless.
+
+        What runs goes on. What was handed out and has not begun is back in the queue on return, uncharged. Pushing goes
+        on, and `join` waits. Nothing of it is remembered; leaving the ``with`` block resumes, with a warning.
+        """
+        self._open_engine().pause()
+
+    def resume(self) -> None:
+        """Let jobs begin again after `pause`; twice is harmless."""
+        self._open_engine().resume()
+
+    def resize(self, n: int) -> None:
+        """Have ``n`` worker processes from now on, 1 to 4,096; not remembered.
+
+        Those that lack start at once. Surplus ones end after the job that they run, and what they have not begun goes
+        to others, uncharged.
+
+        Raises:
+            TypeError, ValueError: that is no number of workers; for none of them there is `pause`.
+            OSError: there is no room on the disk for what is known of them; nothing has changed.
+        """
+        if n == 0 and type(n) is int:
+            raise ValueError("n, the number of workers, must be at least 1: to let no job begin, pause() n=0")
+        self._open_engine().resize(whole("n", n, least=1, most=MAX_WORKERS))
 
     # ---------------------------------------------------------------------------------------------------------- leaving
 
@@ -387,10 +448,10 @@ class LocalPool(Generic[P, R]):
     def _encoder(self, task: str) -> Callable[[P], bytes]:
         return payload_encoder(self._handlers, task, limit_bytes=self._queue.max_payload_bytes)
 
-    def _submit(self, options: PushOptions, data: bytes) -> JobFuture[R]:
+    def _submit(self, options: PushOptions, data: bytes, *, waits: bool = False) -> JobFuture[R]:
         engine = self._open_engine()
         future: JobFuture[R] = JobFuture(self._cancel_unstarted)
-        engine.submitter.submit(Submission(options, data, future, self._handlers.results(options.task)))
+        engine.submitter.submit(Submission(options, data, future, self._handlers.results(options.task), waits))
         return future
 
     def _open_engine(self) -> Engine:
@@ -406,6 +467,10 @@ class LocalPool(Generic[P, R]):
             if self._closed:
                 return False
             self._closed = True
+        closed = (
+            "the pool has been closed while push_many waited for room; the error's pushed says how many jobs it got in"
+        )
+        self._engine.end_room_waits(RuntimeError(closed))
         self._directory.release()
         return True
 

@@ -23,4 +23,5 @@ class PoolPlan(Struct, frozen=True, kw_only=True):
     lifecycle: Lifecycle = Lifecycle()
     retry_on: tuple[str, ...]
     no_retry_on: tuple[str, ...]
+    codec: str | None = None
     mp_context: str | BaseContext | None

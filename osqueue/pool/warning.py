@@ -59,6 +59,13 @@ def warn_of_unfinished(directory: PoolDirectory, stats: Stats | None) -> None:
     _log.warning(f"the pool was stopped; %s; {place} again to go on", _counted(stats), directory.path)
 
 
+def warn_of_paused() -> None:
+    """A pool that is left waits for its jobs, so it does not stay paused."""
+    _log.warning(
+        "the pool was left while it was paused: it goes on, since leaving waits for every job; stop() does not"
+    )
+
+
 def unfinished(stats: Stats) -> int:
     """How many jobs are not final."""
     return stats.ready + stats.delayed + stats.running

@@ -27,6 +27,10 @@ class Claims:
             share = 1 - (1 - _NEWEST_SHARE) ** len(sizes)
             self._usual_bytes += share * (mean - self._usual_bytes)
 
+    def resize(self, workers: int) -> None:
+        """So many workers from now on."""
+        self._workers = workers
+
     def forgotten(self) -> None:
         """The broker no longer knows what was asked for."""
         self._credits = 0

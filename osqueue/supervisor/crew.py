@@ -6,6 +6,7 @@
 
 Rules:
 * The first worker starts alone; the others follow once it stands.
+* Slots from ``size`` on are surplus: their workers get nothing more, end when they are done, and are not replaced.
 * A worker that dies is replaced at once, unless it died before its first job and young: that is a failed start.
   Failed starts wait 0.1 s, doubled each time; five in a row and the pool is broken.
 * One that was told to end is no failed start, whatever its age and however it ends.
@@ -18,6 +19,7 @@ from typing import Literal
 
 from osqueue.core.messages import Handout
 from osqueue.supervisor.pace import Pace
+from osqueue.worker.messages import Progressed
 
 MAX_FAILED_STARTS = 5
 _FIRST_PAUSE_NS = 100_000_000
@@ -64,6 +66,8 @@ class Member:
         self.doomed: dict[int, int] = {}
         """Jobs to stop, and until when they may stop by themselves, in nanoseconds."""
         self.least_timeout_s: float | None = None
+        self.progress: Progressed | None = None
+        """What the handler last said of the job that it runs, or ran."""
         self.killed_for: KilledFor | None = None
         self.killed_job = 0
         self.end_by_ns: int | None = None
@@ -131,6 +135,7 @@ class Crew:
     """All members, and when workers are started."""
 
     def __init__(self, size: int) -> None:
+        self.size = size
         self.members = [Member(slot) for slot in range(size)]
         self.failed_in_a_row = 0
         self._closed = False
@@ -162,9 +167,28 @@ class Crew:
         member.state = "up"
         member.up_ns = now_ns
         member.slow_at_ns = None
-        for other in self.members:
-            if not self._closed and other.state == "absent" and other.start_at_ns is None:
-                other.start_at_ns = now_ns
+        self._fill(now_ns)
+
+    def resize(self, size: int, now_ns: int) -> None:
+        """Have so many slots."""
+        self.size = size
+        self.members += [Member(slot) for slot in range(len(self.members), size)]
+        for member in self.members[size:]:
+            member.start_at_ns = None
+        self._trim()
+        if any(member.up_ns for member in self.present()):
+            self._fill(now_ns)
+
+    def _fill(self, now_ns: int) -> None:
+        """Start a worker in every slot that has none, and waits for none."""
+        for member in [] if self._closed else self.members[: self.size]:
+            if member.state == "absent" and member.start_at_ns is None:
+                member.start_at_ns = now_ns
+
+    def _trim(self) -> None:
+        """Forget the surplus slots that nobody has."""
+        while len(self.members) > self.size and self.members[-1].state == "absent":
+            self.members.pop()
 
     def ended(self, member: Member, now_ns: int, *, was_on_job: bool) -> bool:
         """A worker is gone: plan its replacement. True if this was a failed start."""
@@ -184,7 +208,8 @@ class Crew:
         else:
             pause_ns = _FIRST_PAUSE_NS * 2**self.failed_in_a_row
             self.failed_in_a_row += 1
-        member.start_at_ns = None if self._closed else now_ns + pause_ns
+        member.start_at_ns = None if self._closed or self.is_surplus(member) else now_ns + pause_ns
+        self._trim()
         return not proven
 
     def close(self) -> None:
@@ -198,9 +223,17 @@ class Crew:
         times = (time for m in self.members for time in (m.start_at_ns, m.slow_at_ns) if time is not None)
         return min(times, default=None)
 
+    def is_surplus(self, member: Member) -> bool:
+        """Whether there are more workers than are wanted, and this is one of them."""
+        return member.slot >= self.size
+
     def standing(self) -> list[Member]:
-        """Those that take jobs."""
+        """Those that may have jobs."""
         return [m for m in self.members if m.state == "up"]
+
+    def takers(self) -> list[Member]:
+        """Those that take jobs."""
+        return [m for m in self.members[: self.size] if m.state == "up"]
 
     def present(self) -> list[Member]:
         """Those with a process, starting and dying ones too."""

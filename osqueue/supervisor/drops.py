@@ -1,4 +1,4 @@
-"""Requests to take back jobs that have not begun: who was asked, who has answered.
+"""Requests to take back jobs that have not begun, to cancel or to return them: who was asked, who has answered.
 
 A worker whose handler holds the interpreter's lock cannot answer; after a second its jobs count as begun, which they
 may well be. What it gives back later simply runs elsewhere.
@@ -7,14 +7,18 @@ may well be. What it gives back later simply runs elsewhere.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Literal
 
 from osqueue.supervisor.effects import Dropped
 
 _PATIENCE_NS = 1_000_000_000
 
+TakenBack = Literal["cancelled", "returned"]
+
 
 class _Drop:
-    def __init__(self, dropped: list[int], asked: Mapping[int, list[int]], until_ns: int) -> None:
+    def __init__(self, dropped: list[int], asked: Mapping[int, list[int]], until_ns: int, verdict: TakenBack) -> None:
+        self.verdict: TakenBack = verdict
         self.dropped = dropped
         self.asked = {slot: frozenset(ids) for slot, ids in asked.items()}
         self.until_ns = until_ns
@@ -26,18 +30,21 @@ class Drops:
     def __init__(self) -> None:
         self._open: dict[int, _Drop] = {}
 
-    def begin(self, number: int, dropped: list[int], asked: Mapping[int, list[int]], now_ns: int) -> list[Dropped]:
-        """These were dropped at once, these were asked of the slots' workers."""
-        self._open[number] = _Drop(dropped, asked, now_ns + _PATIENCE_NS)
+    def begin(
+        self, number: int, verdict: TakenBack, dropped: list[int], asked: Mapping[int, list[int]], now_ns: int
+    ) -> list[Dropped]:
+        """These were taken at once, these were asked of the slots' workers."""
+        self._open[number] = _Drop(dropped, asked, now_ns + _PATIENCE_NS, verdict)
         return self._close_if_complete(number)
 
-    def is_open(self, number: int) -> bool:
-        """Whether the answer to this request is still waited for."""
-        return number in self._open
+    def verdict(self, number: int) -> TakenBack | None:
+        """What becomes of the jobs that answer this request; None if it is not waited for any more."""
+        drop = self._open.get(number)
+        return None if drop is None else drop.verdict
 
-    def wants(self, slot: int, job_id: int) -> bool:
-        """Whether this job was asked of this slot's worker."""
-        return any(job_id in drop.asked.get(slot, ()) for drop in self._open.values())
+    def cancels(self, slot: int, job_id: int) -> bool:
+        """Whether this job was asked of this slot's worker, to be cancelled."""
+        return any(drop.verdict == "cancelled" and job_id in drop.asked.get(slot, ()) for drop in self._open.values())
 
     def answered(self, number: int, slot: int, ids: list[int]) -> list[Dropped]:
         """The slot's worker gave these back."""

@@ -38,6 +38,10 @@ class ClaimJobs(Struct, frozen=True):
     jobs: int
 
 
+class WithdrawClaims(Struct, frozen=True):
+    """Take back what was asked of the broker and not granted."""
+
+
 class SendReport(Struct, frozen=True):
     """Report the outcomes; `Foreman.answered` with this number follows once they are durable."""
 
@@ -46,7 +50,7 @@ class SendReport(Struct, frozen=True):
 
 
 class Dropped(Struct, frozen=True):
-    """The answer to `Foreman.drop`: of the jobs named, these had not begun and never will."""
+    """The answer to `Foreman.drop` and `Foreman.pause`: of the jobs asked for, these had not begun, and will not."""
 
     number: int
     ids: list[int]
@@ -62,4 +66,15 @@ class Stopped(Struct, frozen=True):
     """The stop is complete: no worker lives, and every outcome is durable."""
 
 
-Effect = StartWorker | SlowStart | SendWorker | KillWorker | ClaimJobs | SendReport | Dropped | PoolIsBroken | Stopped
+Effect = (
+    StartWorker
+    | SlowStart
+    | SendWorker
+    | KillWorker
+    | ClaimJobs
+    | WithdrawClaims
+    | SendReport
+    | Dropped
+    | PoolIsBroken
+    | Stopped
+)

@@ -10,15 +10,16 @@ Rules:
 * Every job here is in one place: the queue, one worker, or (as an outcome) the reports.
 * A worker that dies charges the one job in its blame slot. What it had not begun goes to others, uncharged.
 * If we killed it for the sake of one job, and it is on another by then, that other one is not charged.
+* While it is paused nothing is claimed, and what has not begun is returned.
 * A job that was cancelled or lost is no longer ours: whatever becomes of it is told to nobody.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 
 from osqueue.blame import Blamed
-from osqueue.core.messages import Handout, JobError, Outcome, Verdict
+from osqueue.core.messages import Handout, JobError, Outcome, Progress, Verdict
 from osqueue.supervisor import deaths
 from osqueue.supervisor.claims import Claims
 from osqueue.supervisor.crew import Crew, Member
@@ -33,6 +34,7 @@ from osqueue.supervisor.effects import (
     SendWorker,
     SlowStart,
     StartWorker,
+    WithdrawClaims,
 )
 from osqueue.supervisor.ending import Ending
 from osqueue.supervisor.feeding import Feeding
@@ -40,7 +42,7 @@ from osqueue.supervisor.pace import Pace
 from osqueue.supervisor.reports import Reports
 from osqueue.supervisor.retirement import Retirement
 from osqueue.supervisor.watch import RunningOn, Watch
-from osqueue.worker.messages import CancelJobs, GiveBack, Ran, Work
+from osqueue.worker.messages import CancelJobs, GiveBack, Progressed, Ran, Work
 from osqueue.worker_process import Ended
 
 _NS_PER_S = 1_000_000_000
@@ -84,6 +86,7 @@ class Foreman:
         self._offset_ms = 0
         self._told: JobError | None = None
         self._claiming = False
+        self._paused = False
         self._newest_id = 0
         self._ending = Ending()
 
@@ -98,7 +101,7 @@ class Foreman:
         """Jobs have arrived."""
         self._claims.granted([len(job.payload) for job in jobs])
         jobs = self._not_held(jobs)
-        if self._claiming:
+        if self._takes:
             self._feeding.put(jobs)
         else:
             self._return(jobs, now_ns)
@@ -161,11 +164,19 @@ class Foreman:
         """A worker will not run these jobs."""
         member = self._crew.members[slot]
         jobs = self._taken(member, ids)
-        if self._drops.is_open(number):
+        verdict = self._drops.verdict(number)
+        if verdict == "cancelled":
             self._report(jobs, "cancelled", now_ns)
+        else:
+            self._requeue(jobs, now_ns)
+        if verdict is not None:
             self._effects += self._drops.answered(number, slot, [job.id for job in jobs])
-            return
-        self._requeue(jobs, now_ns)
+
+    def progressed(self, slot: int, message: Progressed) -> None:
+        """A handler says how far its job is."""
+        job = self._crew.members[slot].sent.get(message.id)
+        if job is not None and job.attempt == message.attempt:
+            self._crew.members[slot].progress = message
 
     def worker_ended(self, slot: int, ended: Ended, now_ns: int, *, rss_bytes: int | None = None) -> None:
         """A worker's process is gone, or could not be started."""
@@ -174,7 +185,7 @@ class Foreman:
         if blamed is not None:
             self._charge(member, blamed, ended, now_ns, rss_bytes)
         rest = self._taken(member, list(member.sent))
-        dropped = [job for job in rest if self._drops.wants(slot, job.id)]
+        dropped = [job for job in rest if self._drops.cancels(slot, job.id)]
         self._report(dropped, "cancelled", now_ns)
         self._effects += self._drops.ended(slot, [job.id for job in dropped])
         self._requeue([job for job in rest if job not in dropped], now_ns)
@@ -192,15 +203,43 @@ class Foreman:
         wanted = frozenset(ids)
         here = self._feeding.remove(wanted)
         self._report(here, "cancelled", now_ns)
+        asked = self._ask_back(number, wanted)
+        self._effects += self._drops.begin(number, "cancelled", [job.id for job in here], asked, now_ns)
+
+    def pause(self, number: int, now_ns: int) -> None:
+        """Let no job begin any more, and return what has not; a `Dropped` effect answers. ``number`` as for `drop`."""
+        self._paused = True
+        self._effects.append(WithdrawClaims())
+        self._return(self._feeding.clear(), now_ns)
+        self._effects += self._drops.begin(number, "returned", [], self._ask_back(number), now_ns)
+
+    def resume(self) -> None:
+        """Claim again."""
+        self._paused = False
+        self._claims.forgotten()
+
+    def resize(self, workers: int, now_ns: int) -> None:
+        """Have so many workers: start those that lack, end the surplus when they have done what they are on."""
+        self._crew.resize(workers, now_ns)
+        self._claims.resize(workers)
+        for member in self._crew.standing():
+            if self._crew.is_surplus(member) and self._unbegun(member):
+                self._send(member, GiveBack(0))
+
+    def _ask_back(self, number: int, wanted: Collection[int] | None = None) -> dict[int, list[int]]:
+        """Ask the workers for those of these jobs, or of all, that have not begun; whom for which."""
         asked: dict[int, list[int]] = {}
         for member in self._crew.standing():
-            blamed = self._watch.current(member)
-            # What has begun is not asked for: a worker that cannot answer now would be waited for.
-            begun = None if blamed is None else blamed.job_id
-            if theirs := [one for one in member.sent if one in wanted and one != begun and one not in member.doomed]:
+            if theirs := [one for one in self._unbegun(member) if wanted is None or one in wanted]:
                 asked[member.slot] = theirs
                 self._send(member, GiveBack(number, theirs))
-        self._effects += self._drops.begin(number, [job.id for job in here], asked, now_ns)
+        return asked
+
+    def _unbegun(self, member: Member) -> list[int]:
+        """What it has not begun. What it has is not asked for: one that cannot answer now would be waited for."""
+        blamed = self._watch.current(member)
+        begun = None if blamed is None else blamed.job_id
+        return [one for one in member.sent if one != begun and one not in member.doomed]
 
     def stop(self, grace_s: float, now_ns: int) -> None:
         """Let what runs finish within ``grace_s``, return the rest uncharged, end the workers; `Stopped` follows."""
@@ -225,6 +264,15 @@ class Foreman:
             if blamed is not None and blamed.job_id not in member.doomed:
                 running.setdefault(member.sent[blamed.job_id].task, []).append(blamed.job_id)
         return running
+
+    def progress(self) -> list[Progress]:
+        """How far the jobs are that have begun, where their handlers say so."""
+        told = [(member, member.progress) for member in self._crew.members if member.progress is not None]
+        return [
+            Progress(one.id, one.fraction, one.message)
+            for member, one in told
+            if (job := member.sent.get(one.id)) is not None and job.attempt == one.attempt
+        ]
 
     def workers(self) -> int:
         """How many workers stand."""
@@ -253,7 +301,9 @@ class Foreman:
         # Whoever asked for jobs to be dropped is told when the report that says so is durable: it must be under way.
         at_once = any(isinstance(effect, Dropped) for effect in self._effects)
         self._effects += [SendReport(*report) for report in self._reports.take(now_ns, at_once=at_once)]
-        if self._claiming:
+        # What is on its way back is not to be granted here again before that is known: after a lost connection nobody
+        # could tell whether the job that both sides name is the one that came back, or the one that went out again.
+        if self._takes and not self._reports.returning:
             in_hand = len(self._feeding) + sum(len(member.sent) for member in self._crew.members)
             if (jobs := self._claims.more(in_hand, self._pace)) > 0:
                 self._effects.append(ClaimJobs(jobs))
@@ -274,6 +324,11 @@ class Foreman:
         return min((alarm for alarm in alarms if alarm is not None), default=None)
 
     # ---------------------------------------------------------------------------------------------------------- private
+
+    @property
+    def _takes(self) -> bool:
+        """Whether jobs may begin here."""
+        return self._claiming and not self._paused
 
     def _send(self, member: Member, message: Work | GiveBack | CancelJobs) -> None:
         self._effects.append(SendWorker(member.slot, message))
@@ -296,7 +351,7 @@ class Foreman:
         return [job for job in jobs if job is not None and member.doomed.pop(job.id, None) is None]
 
     def _requeue(self, jobs: list[Handout], now_ns: int) -> None:
-        if self._claiming:
+        if self._takes:
             self._feeding.put_back(jobs)
         else:
             self._return(jobs, now_ns)
@@ -335,6 +390,8 @@ class Foreman:
     def _close(self, now_ns: int) -> None:
         """Take no more jobs, start no more workers, return what no worker has."""
         self._claiming = False
+        # Else what is returned comes back at once.
+        self._effects.append(WithdrawClaims())
         self._crew.close()
         self._return(self._feeding.clear(), now_ns)
 
@@ -348,13 +405,13 @@ class Foreman:
 
     def _is_hungry(self) -> bool:
         """Whether a worker is idle and there is nothing here to give it."""
-        return self._claiming and not self._feeding and any(not member.sent for member in self._crew.standing())
+        return self._takes and not self._feeding and any(not member.sent for member in self._crew.takers())
 
     def _dispatch(self, now_ns: int) -> None:
         if not self._feeding:
             return
         may_have = self._retirement.may_have
-        takers = [member for member in self._crew.standing() if not member.stuck and may_have(member) > 0]
+        takers = [member for member in self._crew.takers() if not member.stuck and may_have(member) > 0]
         takers.sort(key=lambda member: len(member.sent))
         share = max(1, len(self._feeding) // max(1, len(takers)))
         for member in takers:

@@ -18,7 +18,7 @@ from typing import Protocol, TypeVar, assert_never
 
 from osqueue import clock, host
 from osqueue.blame import Blame
-from osqueue.core.messages import Handout, Outcome
+from osqueue.core.messages import Handout, Outcome, Progress
 from osqueue.errors import PoolBroken
 from osqueue.supervisor.crew import SLOW_START_NS
 from osqueue.supervisor.effects import (
@@ -32,12 +32,13 @@ from osqueue.supervisor.effects import (
     SlowStart,
     StartWorker,
     Stopped,
+    WithdrawClaims,
 )
 from osqueue.supervisor.foreman import Foreman
 from osqueue.supervisor.memory import Memory
 from osqueue.supervisor.settings import SupervisorSettings
 from osqueue.worker.main import WorkerSpec
-from osqueue.worker.messages import FromWorker, GivenBack, NotUp, Up, Wrote
+from osqueue.worker.messages import FromWorker, GivenBack, NotUp, Progressed, Up, Wrote
 from osqueue.worker_process import Ended, Starter, WorkerProcess, start_context
 
 _log = logging.getLogger("osqueue")
@@ -45,6 +46,7 @@ _log = logging.getLogger("osqueue")
 _NS_PER_S = 1_000_000_000
 _LOOK_S = 0.25
 _LOOKS_PER_BEAT = 4
+_BEGUN_S = 0.02
 
 T = TypeVar("T")
 
@@ -58,8 +60,15 @@ class Link(Protocol):
     def report(self, outcomes: list[Outcome], on_answer: Callable[[list[int]], None]) -> None:
         """Report outcomes; ``on_answer`` is called, with the ids that were refused as lost, once that is durable."""
 
-    def heartbeat(self, running: list[int]) -> None:
-        """Say which jobs have begun."""
+    def withdraw(self) -> None:
+        """Take back what was asked for and not granted."""
+
+    @property
+    def bounded(self) -> bool:
+        """Whether the queue is to know soon which jobs have begun, since the others count against its bound."""
+
+    def heartbeat(self, running: list[int], progress: list[Progress]) -> None:
+        """Say which jobs have begun, and how far some of them are."""
 
     def now_ms(self) -> int:
         """The broker's time, in milliseconds since 1970."""
@@ -118,6 +127,7 @@ class Supervisor:
         self._looking: asyncio.TimerHandle | None = None
         self._looks = 0
         self._beaten: list[int] = []
+        self._beat_soon: asyncio.TimerHandle | None = None
 
     # -------------------------------------------------------------------------------------------------- from the broker
 
@@ -138,6 +148,7 @@ class Supervisor:
     def reconnected(self) -> None:
         """A new broker: what was claimed and not granted is forgotten there, and is claimed again."""
         self._foreman.reconnected()
+        self._beaten = []
         self._settle_soon()
 
     # --------------------------------------------------------------------------------------------------- from the owner
@@ -155,6 +166,10 @@ class Supervisor:
         """The jobs that have begun, by task."""
         return self._foreman.running()
 
+    def progress(self) -> list[Progress]:
+        """How far some of those are."""
+        return self._foreman.progress()
+
     def workers(self) -> int:
         """How many workers stand."""
         return self._foreman.workers()
@@ -162,7 +177,7 @@ class Supervisor:
     def beat(self) -> None:
         """Send a heartbeat now, with what runs at this moment."""
         self._beaten = [job_id for ids in self._foreman.running().values() for job_id in ids]
-        self._link.heartbeat(self._beaten)
+        self._link.heartbeat(self._beaten, self._foreman.progress())
 
     def drop(self, ids: Iterable[int]) -> asyncio.Future[list[int]]:
         """Take back those of these jobs that have not begun, and report them as cancelled.
@@ -170,12 +185,41 @@ class Supervisor:
         Returns:
             The ids of those; the others have begun, or are not here. It is done after a second at most.
         """
-        self._last_drop += 1
-        answer: asyncio.Future[list[int]] = self._loop.create_future()
-        self._drops[self._last_drop] = answer
-        self._foreman.drop(self._last_drop, list(ids), clock.boot_ns())
+        number, answer = self._new_drop()
+        self._foreman.drop(number, list(ids), clock.boot_ns())
         self._settle_soon()
         return answer
+
+    def _new_drop(self) -> tuple[int, asyncio.Future[list[int]]]:
+        self._last_drop += 1
+        answer = self._drops[self._last_drop] = self._loop.create_future()
+        return self._last_drop, answer
+
+    def pause(self) -> asyncio.Future[list[int]]:
+        """Let no job begin any more, and return what has not begun.
+
+        Returns:
+            Done when that is so, after a second at most.
+        """
+        number, answer = self._new_drop()
+        self._foreman.pause(number, clock.boot_ns())
+        self._settle_soon()
+        return answer
+
+    def resume(self) -> None:
+        """Claim again."""
+        self._foreman.resume()
+        self._settle_soon()
+
+    def resize(self, workers: int) -> None:
+        """Have so many workers: those that lack start now, the surplus ends after the jobs that it is on.
+
+        Raises:
+            OSError: there is no room for their slots; nothing has changed.
+        """
+        self._blame.grow(workers)
+        self._foreman.resize(workers, clock.boot_ns())
+        self._settle_soon()
 
     def stop(self, grace_s: float) -> asyncio.Future[None]:
         """End in good order: what runs has ``grace_s`` to finish, the rest is returned uncharged, the workers end.
@@ -207,6 +251,9 @@ class Supervisor:
                 self._foreman.worker_up(slot, message.pid, now_ns)
             case NotUp():
                 self._foreman.worker_not_up(message.error)
+            case Progressed():
+                self._foreman.progressed(slot, message)
+                return  # it goes along with the next heartbeat
             case _:
                 assert_never(message)
         self._settle_soon()
@@ -238,6 +285,8 @@ class Supervisor:
         self._set_alarm(now_ns)
         if self._looking is None and self._foreman.busy():
             self._looking = self._loop.call_later(_LOOK_S, self._look)
+        if self._beat_soon is None and self._link.bounded and self._foreman.busy():
+            self._beat_soon = self._loop.call_later(_BEGUN_S, self._tell_begun)
 
     def _do(self, effect: Effect) -> None:
         match effect:
@@ -248,6 +297,8 @@ class Supervisor:
                 self._link.report(effect.outcomes, lambda lost: self._answered(effect.number, lost))
             case ClaimJobs():
                 self._link.claim(effect.jobs)
+            case WithdrawClaims():
+                self._link.withdraw()
             case StartWorker():
                 self._start_worker(effect.slot)
             case SlowStart():
@@ -307,6 +358,7 @@ class Supervisor:
             no_retry_on=settings.no_retry_on,
             payload_type=settings.payload_type,
             result_type=settings.result_type,
+            codec=settings.codec,
         )
         process = WorkerProcess(
             self._loop,
@@ -356,14 +408,22 @@ class Supervisor:
         goes_on = busy or self._beaten
         self._looking = self._loop.call_later(_LOOK_S, self._look) if goes_on else None
 
+    def _tell_begun(self) -> None:
+        """A moment after events: say what has begun since, and look again while a worker has yet to begin."""
+        running = [job_id for ids in self._foreman.running().values() for job_id in ids]
+        if running != self._beaten:
+            self.beat()
+        waits = len(running) < len(self._foreman.busy())
+        self._beat_soon = self._loop.call_later(_BEGUN_S, self._tell_begun) if waits else None
+
     def _end(self) -> None:
         self._over = True
         self._release()
         self._starter.end()
-        for timer in (self._alarm, self._looking):
+        for timer in (self._alarm, self._looking, self._beat_soon):
             if timer is not None:
                 timer.cancel()
-        self._alarm = self._looking = None
+        self._alarm = self._looking = self._beat_soon = None
         for answer in self._drops.values():
             _answer(answer, [])
         self._drops.clear()

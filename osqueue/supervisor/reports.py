@@ -24,6 +24,10 @@ class Reports:
         self._since_ns = 0
         self._under_way: dict[int, _Held] = {}
         self._last_number = 0
+        self._returns = False
+        """Whether some that wait give jobs back."""
+        self._returning: set[int] = set()
+        """Reports under way that give jobs back."""
 
     def add(self, outcomes: Iterable[Outcome], now_ns: int) -> None:
         """Keep outcomes for the next report."""
@@ -33,6 +37,7 @@ class Reports:
         self._waiting.extend(outcomes)
         for outcome in self._waiting[before:]:
             self._waiting_bytes += outcome.size() + _OVERHEAD_BYTES
+            self._returns = self._returns or outcome.verdict == "returned"
 
     def take(self, now_ns: int, *, at_once: bool = False) -> Iterator[tuple[int, list[Outcome]]]:
         """The reports to send now, with their numbers; ``at_once``: all that there is."""
@@ -50,10 +55,17 @@ class Reports:
         if batch:
             yield self._send(batch), batch
         self._waiting, self._waiting_bytes = [], 0
+        self._returns = False
 
     def answered(self, number: int) -> None:
         """This report is durable."""
         self._under_way.pop(number, None)
+        self._returning.discard(number)
+
+    @property
+    def returning(self) -> bool:
+        """Whether jobs are on their way back to the broker."""
+        return self._returns or bool(self._returning)
 
     def due_ns(self) -> int | None:
         """When `take` will have something; None if nothing waits."""
@@ -77,5 +89,7 @@ class Reports:
 
     def _send(self, batch: list[Outcome]) -> int:
         self._last_number += 1
+        if self._returns and any(outcome.verdict == "returned" for outcome in batch):
+            self._returning.add(self._last_number)
         self._under_way[self._last_number] = [(outcome.id, outcome.attempt) for outcome in batch]
         return self._last_number

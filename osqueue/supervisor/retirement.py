@@ -1,7 +1,8 @@
-"""Workers that have done their share: each ends in good order, and another takes its slot.
+"""Workers that have done their share, or are too many: each ends in good order, and another takes its slot if wanted.
 
     up ──so many jobs sent──▶ gets no more ──the last one has ended──▶ told to end ──▶ ended, or killed if it is late
        ──above its memory───▶ gives back what it has not begun ──▶ as above
+       ──surplus────────────▶ likewise
 
 Rules:
 * No worker is sent more jobs than it may still run; what it gives back it has not run.
@@ -23,7 +24,7 @@ LEAST_END_NS = 1_000_000_000
 
 
 class Retirement:
-    """Decides which workers are replaced, and sees every worker that is told to end to its end.
+    """Decides which workers are to end, and sees every worker that is told to end to its end.
 
     Args:
         max_jobs: how many jobs a worker may run; None for no limit.
@@ -51,7 +52,7 @@ class Retirement:
     def advance(self, crew: Crew, now_ns: int) -> Iterator[Effect]:
         """What is to be done now."""
         for member in crew.standing():
-            if not member.sent and self.may_have(member) == 0:
+            if not member.sent and (crew.is_surplus(member) or self.may_have(member) == 0):
                 member.end(now_ns + max(self._grace_ns, LEAST_END_NS))
                 yield SendWorker(member.slot, End())
         for member in crew.present():

@@ -15,7 +15,8 @@ class SupervisorSettings(Struct, frozen=True, kw_only=True):
     """Settings of one supervisor.
 
     ``handlers``: task to ``module:name`` (`Handlers.names`). ``blame_path``: where to make the blame file; must not
-    exist. ``retry_on``, ``no_retry_on``: names of exception classes (`osqueue.jobs.class_name`).
+    exist. ``retry_on``, ``no_retry_on``: names of exception classes (`osqueue.jobs.class_name`). ``codec``: name of
+    what takes the place of JSON (`osqueue.codec.codec_name`).
     """
 
     handlers: dict[str, str]
@@ -32,4 +33,5 @@ class SupervisorSettings(Struct, frozen=True, kw_only=True):
     no_retry_on: tuple[str, ...] = ()
     payload_type: Any = None
     result_type: Any = None
+    codec: str | None = None
     mp_context: str | BaseContext | None = None

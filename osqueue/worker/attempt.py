@@ -16,7 +16,7 @@ from typing import Any
 from msgspec import Struct
 
 from osqueue.core.messages import MAX_DELAY_S, Handout, JobError, Outcome, Verdict
-from osqueue.errors import Discard, InvalidPayload, PayloadTooLarge, Retry
+from osqueue.errors import Discard, PayloadTooLarge, Retry
 from osqueue.values import Values
 from osqueue.worker.failure import describe
 
@@ -57,7 +57,8 @@ class Task:
         """Run the job once; whatever it raises is in the outcome. Times are left to the caller."""
         try:
             payload = self.payloads.decode(job.payload)
-        except InvalidPayload as error:
+        except BaseException as error:  # noqa: BLE001
+            # Whatever it is, a codec's SystemExit too: another attempt would read the same bytes.
             return failure(job, error, "dead")
         try:
             result = self._results.encode_checked(self._run(payload))

@@ -19,10 +19,10 @@ from msgspec import Struct
 
 from osqueue import host
 from osqueue.blame import Slot
+from osqueue.codec import load_codec
 from osqueue.context import Stage, enter_worker
-from osqueue.jobs import find, find_function, handler_types
+from osqueue.jobs import find, find_function, task_values
 from osqueue.lifecycle import Course, Lifecycle
-from osqueue.values import Values
 from osqueue.worker import lifeline
 from osqueue.worker.attempt import Judgement, Task
 from osqueue.worker.coroutine import Coroutines
@@ -31,6 +31,7 @@ from osqueue.worker.inbox import Inbox
 from osqueue.worker.loop import Loop, flush_stdio
 from osqueue.worker.messages import NotUp, Up
 from osqueue.worker.outbox import Outbox
+from osqueue.worker.progress import ProgressTeller
 from osqueue.worker.reader import Reader
 from osqueue.worker.soft_timeout import SoftTimeouts
 
@@ -39,6 +40,7 @@ class WorkerSpec(Struct, frozen=True, kw_only=True):
     """What a worker is told at its start: names and numbers only, but for types and ``initargs`` of the pool.
 
     ``tasks``: task to the handler's ``module:name``. ``retry_on``, ``no_retry_on``: names of exception classes.
+    ``codec``: name of what takes the place of JSON.
     """
 
     tasks: dict[str, str]
@@ -55,6 +57,7 @@ class WorkerSpec(Struct, frozen=True, kw_only=True):
     no_retry_on: tuple[str, ...] = ()
     payload_type: Any = None
     result_type: Any = None
+    codec: str | None = None
 
 
 class PassedFd:
@@ -105,6 +108,7 @@ def work(channel: socket.socket, life: Connection, faults: PassedFd, spec: Worke
         # process ends.
         outbox.say(NotUp(describe(error, attempt=0)))
         raise SystemExit(1) from None
+    stage.tell = ProgressTeller(outbox, stage).tell
     if soft is not None:
         soft.start()
     inbox = Inbox()
@@ -129,10 +133,10 @@ def _load(
     spec: WorkerSpec, wrap: Callable[[Callable[[Any], Any]], Callable[[Any], Any]]
 ) -> tuple[dict[str, Task], Judgement]:
     tasks = {}
+    codec = None if spec.codec is None else load_codec(spec.codec)
     for task, name in spec.tasks.items():
         handler = find_function(name)
-        payload_type, result_type = handler_types(handler, spec.payload_type, spec.result_type)
-        payloads, results = Values[Any](payload_type, "payload"), Values[Any](result_type, "result")
+        payloads, results = task_values(handler, spec.payload_type, spec.result_type, codec=codec)
         tasks[task] = Task(wrap(handler), payloads, results, spec.max_result_bytes)
     judgement = Judgement(
         retry_on=tuple(find(name) for name in spec.retry_on),

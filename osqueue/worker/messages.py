@@ -1,7 +1,7 @@
 """What a supervisor and one of its workers say to each other, over a socket pair of their own.
 
     supervisor ──Work, GiveBack, CancelJobs, WriteOut, End──▶ worker
-    supervisor ◀─Up, NotUp, Wrote, GivenBack── worker
+    supervisor ◀─Up, NotUp, Wrote, GivenBack, Progressed── worker
 
 Rules:
 * `Up` or `NotUp` comes first, before any job is sent.
@@ -80,5 +80,14 @@ class GivenBack(Struct, tag="given_back", array_like=True):
     ids: list[int]
 
 
+class Progressed(Struct, tag="progressed", array_like=True):
+    """A handler says how far its job is. Of many only some are said, and always the last."""
+
+    id: int
+    attempt: int
+    fraction: float
+    message: str
+
+
 ToWorker = Work | GiveBack | CancelJobs | WriteOut | End
-FromWorker = Up | NotUp | Wrote | GivenBack
+FromWorker = Up | NotUp | Wrote | GivenBack | Progressed

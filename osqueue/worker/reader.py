@@ -20,6 +20,11 @@ from osqueue.worker.outbox import Outbox
 _SYNCHRONOUS = {signal.SIGSEGV, getattr(signal, "SIGBUS", signal.SIGSEGV), signal.SIGFPE, signal.SIGILL, signal.SIGABRT}
 
 
+def leave_signals_to_main_thread() -> None:
+    """Block signals in the calling thread: one delivered here would not wake the main thread's system call."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals() - _SYNCHRONOUS)
+
+
 class Reader:
     """Reads until the supervisor is gone, which ends the process. It never waits for the main thread's job."""
 
@@ -70,8 +75,3 @@ class Reader:
                 self._inbox.end()
             case _:
                 assert_never(message)
-
-
-def leave_signals_to_main_thread() -> None:
-    """Block them in the calling thread: one delivered here would not wake the main thread's system call."""
-    signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals() - _SYNCHRONOUS)

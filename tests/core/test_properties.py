@@ -24,6 +24,8 @@ ROOT_BYTES = 128 * 1024
 UNBUDGETED = ("segments",)
 """Sections that may pass their budgets until they spill."""
 BUDGETS = {"keys": 3 * 1024, "deferred": 5 * 1024, "dead": 4 * 1024, "tail": 22 * 1024, "finished": 16 * 1024}
+BACKGROUND = ("sessions", "trash", "segments", "next_object")
+"""What a commit may change by the way: small segments are merged as soon as they have been read."""
 DELAYS_S = [0, 0, 0, 2, 20, 300, 3000, 20_000, 200_000, 2_000_000]
 
 LOCAL = Holder("boot", "namespace", 1, 1)
@@ -35,9 +37,11 @@ sizes = st.sampled_from([1, 10, 100, 2000, 30_000])
 class AnySequence(RuleBasedStateMachine):
     """Two workers and a publisher do anything in any order."""
 
+    max_queued: int | None = None
+
     @initialize()
     def open(self) -> None:
-        self.queue = Queue(max_attempts=2, retry_backoff_s=1.0)
+        self.queue = Queue(max_attempts=2, retry_backoff_s=1.0, max_queued=self.max_queued)
         self.publisher = self.queue.session("publisher")
         self.workers = [self.queue.session("one"), self.queue.session("two")]
         for worker in self.workers:
@@ -54,7 +58,11 @@ class AnySequence(RuleBasedStateMachine):
           priority=st.integers(-1, 1), delay=st.sampled_from(DELAYS_S))  # fmt: skip
     def push(self, count: int, size: int, task: str, priority: int, delay: float) -> None:
         count = min(count, max(1, 200_000 // size))
-        ids = self.publisher.push(*[b'"%b"' % (b"x" * size)] * count, task=task, priority=priority, delay_s=delay)
+        room = count if self.max_queued is None else max(0, self.max_queued - self._waiting())
+        ids = self.publisher.push(
+            *[b'"%b"' % (b"x" * size)] * count, task=task, priority=priority, delay_s=delay, fitting=True
+        )
+        assert len(ids) == min(count, room), "as many as fit, and no more"
         assert not self.accepted & set(ids)
         self.accepted |= set(ids)
 
@@ -72,6 +80,23 @@ class AnySequence(RuleBasedStateMachine):
         for at in range(parts):
             if part := held[at::parts]:
                 worker.report(*[Outcome(job.id, job.attempt, verdict, 1, 2, b"1", error) for job in part])
+
+    def _waiting(self) -> int:
+        stats = self.publisher.stats()
+        return stats.ready + stats.delayed
+
+    @rule(who=st.integers(0, 1), data=st.data())
+    def begin(self, who: int, data: Any) -> None:
+        """A holder says what of its jobs has begun."""
+        self._collect()
+        held = [job.id for job in self.held[self.workers[who].name]]
+        running = held[: data.draw(st.integers(0, min(3, len(held))))]
+        before = self.queue.root
+        self.workers[who].heartbeat(tuple(running))
+        self._collect()
+        assert self.queue.root == before, "costs no commit"
+        states = {self.publisher.get(job_id).state for job_id in running}
+        assert states <= {"running"}
 
     @rule(who=st.integers(0, 1), jobs=st.sampled_from([1, 5, 500]), tasks=st.sampled_from([TASKS, TASKS[:1]]))
     def claim(self, who: int, jobs: int, tasks: tuple[str, ...]) -> None:
@@ -153,20 +178,19 @@ class AnySequence(RuleBasedStateMachine):
 
     @rule()
     def say_again(self) -> None:
-        first = self.publisher.say(Push([b"1"]))
-        self.accepted.add(first.ids[0][0])
-        before = self.queue.root_values(without_sections=("sessions", "trash"))
-        assert self.publisher.say(Push([b"1"]), number=self.publisher.number, acked=0) == first
-        assert self.queue.root_values(without_sections=("sessions", "trash")) == before, "twice is once"
+        first = self.publisher.say(Push([b"1"], fitting=True))
+        self.accepted |= {job_id for run in first.ids for job_id in run}
+        before = self.queue.root_values(without_sections=BACKGROUND)
+        again = Push([b"1"], fitting=True)
+        assert self.publisher.say(again, number=self.publisher.number, acked=0) == first
+        assert self.queue.root_values(without_sections=BACKGROUND) == before, "twice is once"
 
     @rule()
     def refuse(self) -> None:
         self.publisher.say(Push([]))
-        before = self.queue.root_values(without_sections=("sessions", "trash"))
+        before = self.queue.root_values(without_sections=BACKGROUND)
         assert self.publisher.say(Push([b"1"], priority=5000)).code == "rejected"
-        assert self.queue.root_values(without_sections=("sessions", "trash")) == before, (
-            "a refusal changes nothing else"
-        )
+        assert self.queue.root_values(without_sections=BACKGROUND) == before, "a refusal changes nothing else"
 
     @rule()
     def forget_segments(self) -> None:
@@ -209,7 +233,12 @@ class AnySequence(RuleBasedStateMachine):
             holder = self.keyed.get(one)
             if holder is not None and not self._is_unfinished(holder):
                 holder = None
-            [job_id] = self.publisher.push(b"1", key=one, delay_s=delay)
+            ids = self.publisher.push(b"1", key=one, delay_s=delay, fitting=True)
+            if not ids:
+                assert holder is None
+                assert self._waiting() >= (self.max_queued or 0)
+                continue
+            [job_id] = ids
             assert (job_id == holder) is (holder is not None), "one unfinished job a key"
             self.accepted.add(job_id)
             self.keyed[one] = job_id
@@ -299,10 +328,17 @@ class AnySequence(RuleBasedStateMachine):
         assert without(again.root, "trash") == without(self.queue.root, "trash")
 
 
-AnySequence.TestCase.settings = settings(
+class AnyBoundedSequence(AnySequence):
+    """The same where few jobs may wait; retries and what comes back find room nevertheless."""
+
+    max_queued = 50
+
+
+AnySequence.TestCase.settings = AnyBoundedSequence.TestCase.settings = settings(
     max_examples=int(os.environ.get("OSQUEUE_EXAMPLES", "100")),
     stateful_step_count=30,
     deadline=None,
     suppress_health_check=list(HealthCheck),
 )
 TestAnySequence = AnySequence.TestCase
+TestAnyBoundedSequence = AnyBoundedSequence.TestCase

@@ -17,7 +17,7 @@ from typing import Any, Self
 import msgspec
 
 from osqueue import clock
-from osqueue.core.messages import Handout, Outcome
+from osqueue.core.messages import Handout, Outcome, Progress
 from osqueue.errors import PoolBroken
 from osqueue.jobs import Handlers
 from osqueue.supervisor import Supervisor, SupervisorSettings
@@ -38,6 +38,7 @@ class ListBroker:
         self.reported: dict[int, list[Outcome]] = {}
         self.final: dict[int, Outcome] = {}
         self.beats: list[list[int]] = []
+        self.progress: list[Progress] = []
         self.claims: list[int] = []
         self.answering = True
         self.unanswered: list[Callable[[list[int]], None]] = []
@@ -94,8 +95,14 @@ class ListBroker:
             self.final[outcome.id] = outcome
         return True
 
-    def heartbeat(self, running: list[int]) -> None:
+    bounded = False
+
+    def withdraw(self) -> None:
+        self.credits = 0
+
+    def heartbeat(self, running: list[int], progress: list[Progress]) -> None:
         self.beats.append(running)
+        self.progress = progress
         self.news.set()
 
     def now_ms(self) -> int:

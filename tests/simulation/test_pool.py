@@ -23,6 +23,7 @@ from osqueue.supervisor.effects import (
     SendWorker,
     StartWorker,
     Stopped,
+    WithdrawClaims,
 )
 from osqueue.supervisor.foreman import Foreman
 from osqueue.worker_process import Ended
@@ -81,6 +82,7 @@ class Pool(Network):
         self.charges: Counter[int] = Counter()
         """How often a job may have been charged, by id: its worker died on it, or it failed."""
         self.dropped: set[int] = set()
+        self.pauses: set[int] = set()
         self.unheard: set[int] = set()
         """Ids whose outcome was reported by a program that did not live to hear the answer."""
         self._dead: dict[Holder, list[Attempt]] = {}
@@ -106,11 +108,15 @@ class Pool(Network):
             (2, lambda: self.push(pick([1, 3, 60]))),
             (1, lambda: self.change(pick([1, 5, 100]))),
             (1, self.drop),
+            (1, self.pause),
+            (2, self.resume),
+            (1, lambda: self.foreman.resize(self.random.randint(1, 2 * WORKERS), self.now)),
             (5, self.worker_dies),
             (1, self.program_dies),
             (40, self.live),
         ]
         self.storm([*what, *self.weather()], self.random.randrange(200, 2000))
+        self.foreman.resume()
         self.calm(self.live_on, lambda: self.live_jobs() == 0, 6000)
 
     def live_jobs(self) -> int:
@@ -143,6 +149,14 @@ class Pool(Network):
             self._last_drop += 1
             self.foreman.drop(self._last_drop, self.random.sample(held, min(3, len(held))), self.now)
 
+    def pause(self) -> None:
+        self._last_drop += 1
+        self.pauses.add(self._last_drop)
+        self.foreman.pause(self._last_drop, self.now)
+
+    def resume(self) -> None:
+        self.foreman.resume()
+
     def worker_dies(self) -> None:
         # One that has something to do: five in a row that die idle mean that workers cannot start.
         busy = [worker for worker in self.workers.values() if worker.job is not None or worker.finished]
@@ -172,7 +186,7 @@ class Pool(Network):
             if lease.holder in self._dead:
                 self.bed.loop.lease_ended(lease.number, self._dead[lease.holder], marks=False)
 
-    def _do(self, effect: Effect) -> None:
+    def _do(self, effect: Effect) -> None:  # noqa: C901
         match effect:
             case StartWorker():
                 self._last_pid += 1
@@ -183,12 +197,15 @@ class Pool(Network):
             case KillWorker():
                 if effect.slot in self.workers:
                     self.workers[effect.slot].die(-9)
+            case WithdrawClaims():
+                self.keeper.session.claim_standing([], 0, "pool")
             case ClaimJobs():
                 self.keeper.session.claim_standing(["default"], effect.jobs, "pool")
             case SendReport():
                 self._report(effect)
             case Dropped():
-                self.dropped.update(effect.ids)
+                if effect.number not in self.pauses:
+                    self.dropped.update(effect.ids)
             case PoolIsBroken() | Stopped():
                 raise AssertionError(f"nothing asks for this {effect}")
             case _:

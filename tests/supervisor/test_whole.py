@@ -15,10 +15,12 @@ from osqueue.supervisor.effects import (
     Dropped,
     Effect,
     KillWorker,
+    PoolIsBroken,
     SendReport,
     SendWorker,
     StartWorker,
     Stopped,
+    WithdrawClaims,
 )
 from osqueue.supervisor.foreman import Foreman
 from osqueue.worker_process import Ended
@@ -61,7 +63,10 @@ class World:
         self.deaths_on: Counter[int] = Counter()
         self.drops = 0
         self.dropped: list[int] = []
-        self.stopped = False
+        self.pauses: set[int] = set()
+        self.quiet = False
+        """Whether no job may begin: a pause was answered."""
+        self.broken = self.stopped = False
 
     def job(self, job_id: int) -> Handout:
         task = self.random.choice(list(TASKS))
@@ -74,6 +79,7 @@ class World:
     def began_run(self, job: Handout) -> None:
         self.running[job.id] += 1
         self.runs[job.id] += 1
+        assert not self.quiet, f"job begins in a paused pool id={job.id}"
         assert self.running[job.id] == 1, f"job runs twice at once id={job.id}"
         assert self.final.get(job.id) != "succeeded", f"job runs after its success id={job.id}"
         if job.id not in self.cancelled:
@@ -112,12 +118,20 @@ class World:
                     self.workers[slot].die(-9)
             case ClaimJobs(jobs=jobs):
                 self.credits += jobs
+            case WithdrawClaims():
+                self.credits = 0
             case SendReport(number=number, outcomes=outcomes):
                 for outcome in outcomes:
                     self.take(outcome)
                 self.soon(lambda: self.foreman.answered(number))
-            case Dropped(ids=ids):
-                self.dropped += ids
+            case Dropped(number=number, ids=ids):
+                if number in self.pauses:
+                    self.pauses.clear()
+                    self.quiet = True
+                else:
+                    self.dropped += ids
+            case PoolIsBroken():
+                self.broken = True
             case Stopped():
                 self.stopped = True
 
@@ -149,7 +163,20 @@ class World:
         elif dice < self.deadly + 0.03:
             self.credits = 0
             self.foreman.reconnected()
+        elif dice < self.deadly + 0.04:
+            self.drops += 1
+            self.pauses.add(self.drops)
+            self.foreman.pause(self.drops, self.now)
+        elif dice < self.deadly + 0.06:
+            self.resume()
+        elif dice < self.deadly + 0.07:
+            self.foreman.resize(self.random.randint(1, 6), self.now)
         self.step()
+
+    def resume(self) -> None:
+        self.pauses.clear()
+        self.quiet = False
+        self.foreman.resume()
 
     def cancel(self, ids: list[int]) -> None:
         for job_id in ids:
@@ -176,6 +203,16 @@ class World:
         for effect in self.foreman.settle(self.now, 0):
             self.do(effect)
 
+    def become(self, size: int) -> None:
+        """What a pool has in the end is what was asked for last."""
+        steps = 0
+        while {slot for slot, worker in self.workers.items() if worker.state == "up"} != set(range(size)) or (
+            self.foreman.workers() != size  # one that is up here may have been told to end
+        ):
+            self.step()
+            steps += 1
+            assert steps < 10_000, f"workers={sorted(self.workers)} size={size}"
+
     def check_held(self) -> None:
         """With nothing on its way, foreman and broker agree on what is held."""
         if not self.events:
@@ -198,6 +235,9 @@ def test_each_job_has_one_fate_and_only_those_that_ran_pay(seed, workers, jobs, 
         world.act()
         world.check_held()
     world.deadly = 0.0
+    world.resume()
+    size = world.random.randint(1, 6)
+    world.foreman.resize(size, world.now)
     steps = 0
     while len(world.final) < jobs:
         world.step()
@@ -205,6 +245,8 @@ def test_each_job_has_one_fate_and_only_those_that_ran_pay(seed, workers, jobs, 
         assert steps < 200_000, f"stalls seed={seed} {[j for j in range(1, jobs + 1) if j not in world.final]}"
 
     assert set(world.final) == set(range(1, jobs + 1))
+    if not world.broken:
+        world.become(size)
     for job_id in world.charged:
         assert world.charged[job_id] <= world.deaths_on[job_id], f"charged without a death on it id={job_id}"
     if deadly == 0.0 and not world.deaths_on:

@@ -54,6 +54,48 @@ def test_a_job_is_blamed_from_begin_to_end(path):
     assert blame.read(path) == []
 
 
+def test_a_file_grows_while_workers_write_and_readers_read(path):
+    whole = Blame.create(path, 1, owner=OWNER)
+    old = Slot(path, 0, pid=77, process_started=5)
+    old.begin(9, 1, 1)
+
+    whole.grow(3)
+    new = Slot(path, 2, pid=78, process_started=6)
+    new.begin(10, 2, 3)
+    whole.grow(2)
+
+    assert whole.slots == 3
+    assert [blamed.job_id for blamed in blame.read(path)] == [9, 10]
+    assert [process.pid for process in blame.processes(path)] == [77, 78]
+    assert whole.current(2) == Blamed(slot=2, pid=78, process_started=6, job_id=10, attempt=2, started_ns=3)
+    assert whole.current(1) is None
+    old.begin(11, 1, 4)
+    assert blame.owner(path).pid == OWNER.pid
+    assert [blamed.job_id for blamed in blame.read(path)] == [11, 10]
+
+
+def test_room_that_was_written_and_not_counted_yet_is_no_slot(path):
+    Blame.create(path, 1, owner=OWNER)
+    with path.open("ab") as file:
+        file.write(bytes(100))
+
+    assert blame.read(path) == []
+    with pytest.raises(ValueError, match="slot=1"):
+        Slot(path, 1, pid=77, process_started=5)
+
+
+def test_a_file_that_is_gone_or_anothers_does_not_grow(path):
+    whole = Blame.create(path, 1, owner=OWNER)
+    path.unlink()
+    with pytest.raises(FileNotFoundError):
+        whole.grow(2)
+    Blame.create(path, 5, owner=OWNER)
+    with pytest.raises(ValueError, match="not this supervisor's"):
+        whole.grow(2)
+
+    assert whole.slots == 1
+
+
 def test_the_next_worker_of_a_slot_clears_it(path):
     Blame.create(path, 1, owner=OWNER)
     Slot(path, 0, pid=77, process_started=5).begin(9, 1, 1)

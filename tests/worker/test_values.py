@@ -1,4 +1,4 @@
-"""Values and their bytes."""
+"""Values and their bytes: as JSON, and as a codec of the program has them."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from osqueue.errors import InvalidPayload
-from osqueue.values import Values
+from osqueue.values import JsonValues
 
-ANY = Values(Any, "payload")
+ANY = JsonValues(Any, "payload")
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
@@ -124,7 +124,7 @@ def test_untyped_tuples_and_sets_come_back_as_lists_and_bytes_as_base64_text():
     ],
 )
 def test_typed_values_come_back_as_their_type(value_type, value):
-    values = Values[Any](value_type, "payload")
+    values = JsonValues[Any](value_type, "payload")
 
     assert values.decode(values.encode_checked(value)) == value
 
@@ -135,7 +135,7 @@ def test_typed_values_come_back_as_their_type(value_type, value):
 )
 def test_a_value_of_another_type_is_refused_where_it_is_pushed(value_type, value):
     with pytest.raises(InvalidPayload, match="the payload is not of the declared type"):
-        Values[Any](value_type, "payload").encode_checked(value)
+        JsonValues[Any](value_type, "payload").encode_checked(value)
 
 
 def test_a_refusal_by_the_types_own_check_is_an_invalid_payload():
@@ -147,7 +147,7 @@ def test_a_refusal_by_the_types_own_check_is_an_invalid_payload():
                 raise ValueError("x must be positive")
 
     with pytest.raises(InvalidPayload, match="x must be positive"):
-        Values[Any](Positive, "payload").encode_checked({"x": 0})
+        JsonValues[Any](Positive, "payload").encode_checked({"x": 0})
 
 
 @pytest.mark.parametrize("data", [b"", b"NaN", b'1},{"id":9', b"\xff", b'"\xed\xa0\x80"', b"[" * 5_000])
