@@ -410,11 +410,11 @@ class Foreman:
     def _dispatch(self, now_ns: int) -> None:
         if not self._feeding:
             return
-        may_have = self._retirement.may_have
-        takers = [member for member in self._crew.takers() if not member.stuck and may_have(member) > 0]
-        takers.sort(key=lambda member: len(member.sent))
+        takers = sorted(
+            (member for member in self._crew.takers() if not member.stuck), key=lambda member: len(member.sent)
+        )
         share = max(1, len(self._feeding) // max(1, len(takers)))
         for member in takers:
-            if chunk := self._feeding.chunk_for(member, share=min(share, may_have(member))):
+            if chunk := self._feeding.chunk_for(member, share=min(share, self._retirement.may_have(member))):
                 member.send(chunk, now_ns)
                 self._send(member, Work(self._offset_ms, chunk))

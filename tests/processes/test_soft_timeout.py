@@ -57,7 +57,7 @@ async def test_a_handler_that_catches_it_may_return_a_result(tmp_path, name):
         [[message, took_s]] = await yard.run(name)
 
     assert "soft timeout" in message
-    assert took_s >= S * 0.99
+    assert took_s > S / 2  # an attempt begins some time before its handler's first line
 
 
 @pytest.mark.parametrize("name", [handler.__name__ for handler in timed_handlers.ASYNC])
@@ -67,7 +67,7 @@ async def test_a_coroutine_that_catches_it_may_go_on_and_return_a_result(tmp_pat
         [[message, took_s, cancelling]] = await yard.run(name)
 
     assert "soft timeout" in message
-    assert took_s >= S * 0.99
+    assert took_s > S / 2  # an attempt begins some time before its handler's first line
     assert cancelling == 0
 
 
@@ -78,6 +78,12 @@ async def test_it_comes_once_for_each_attempt(tmp_path):
         ids = yard.push(S, task="sync") + yard.push(S, task="async")
 
         assert await yard.results(*ids) == ["once", "once"]
+
+
+@in_loop
+async def test_it_is_not_raised_in_the_event_loops_own_code_and_comes_once_afterwards(tmp_path):
+    async with Yard(timed_handlers.spin_in_asyncio, tmp_path, workers=1, soft_timeout_s=S) as yard:
+        assert await yard.run(2 * S) == ["the coroutine"]
 
 
 @in_loop
@@ -167,13 +173,20 @@ async def test_tasks_that_a_handler_leaves_behind_by_itself_are_left_alone(tmp_p
         assert await yard.run(None, task="tasks") == [2]
 
 
+@pytest.mark.parametrize("handler", [timed_handlers.signal_early, timed_handlers.signal_early_async])
+@in_loop
+async def test_a_signal_that_finds_a_job_which_is_not_due_does_nothing(tmp_path, handler):
+    async with Yard(handler, tmp_path, workers=1, soft_timeout_s=60) as yard:
+        assert await yard.run(*range(20)) == ["went on"] * 20
+
+
 @pytest.mark.parametrize("handler", [timed_handlers.around, timed_handlers.around_async])
 @in_loop
 async def test_no_job_pays_for_another_however_close_to_the_timeout_jobs_end(tmp_path, handler):
     soft_s, seed = 0.02, random.randrange(1 << 32)
     dice = random.Random(seed)
     jobs = []
-    for _ in range(300):
+    for _ in range(200):
         jobs.append([soft_s + dice.uniform(-0.001, 0.001), dice.choice(["sleep", "spin"])])
         jobs += [[dice.choice([0, 0, 0.0001]), "spin"]] * 3  # what a late signal would hit
 
@@ -184,13 +197,13 @@ async def test_no_job_pays_for_another_however_close_to_the_timeout_jobs_end(tmp
     ends = {"returned": 0, "interrupted": 0}
     for job_id, job, outcome in zip(ids, jobs, outcomes, strict=True):
         about = f"seed={seed} job={job} {outcome}"
+        was_due = outcome.finished_ms - outcome.started_ms >= 1000 * soft_s - 1
         if outcome.verdict == "failed":  # between the handler's last line and its end
-            took_s = outcome.finished_ms - outcome.started_ms
-            assert (outcome.error.error_type, took_s >= 1000 * soft_s - 1) == ("SoftTimeout", True), about
+            assert (outcome.error.error_type, was_due) == ("SoftTimeout", True), about
             continue
-        own_id, end, took_s = json.loads(outcome.result)
+        own_id, end = json.loads(outcome.result)
         assert own_id == job_id, about
-        assert end == "returned" or took_s >= soft_s * 0.99, about
+        assert end == "returned" or was_due, about
         ends[end] += 1
     assert min(ends.values()) > 0, f"seed={seed} {ends}"
     assert all(len(reported) == 1 for reported in yard.broker.reported.values())
@@ -200,7 +213,7 @@ async def test_no_job_pays_for_another_however_close_to_the_timeout_jobs_end(tmp
 async def test_uncaught_at_the_edge_it_fails_its_own_job_and_never_the_worker(tmp_path):
     soft_s, seed = 0.01, random.randrange(1 << 32)
     dice = random.Random(seed)
-    lengths = [soft_s + dice.uniform(-0.0003, 0.0003) if dice.random() < 0.5 else 0 for _ in range(600)]
+    lengths = [soft_s + dice.uniform(-0.0003, 0.0003) if dice.random() < 0.5 else 0 for _ in range(400)]
 
     async with Yard(timed_handlers.uncaught, tmp_path, workers=2, soft_timeout_s=soft_s) as yard:
         await yard.all_up()
@@ -211,4 +224,6 @@ async def test_uncaught_at_the_edge_it_fails_its_own_job_and_never_the_worker(tm
 
     for length_s, outcome in zip(lengths, outcomes, strict=True):
         about = f"seed={seed} length_s={length_s} {outcome}"
-        assert outcome.verdict == "succeeded" or (length_s and outcome.error.error_type == "SoftTimeout"), about
+        if outcome.verdict == "failed":
+            assert outcome.error.error_type == "SoftTimeout", about
+            assert outcome.finished_ms - outcome.started_ms >= 1000 * soft_s - 1, about

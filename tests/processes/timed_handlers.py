@@ -15,6 +15,7 @@ from osqueue import SoftTimeout, current_job
 from osqueue.transport.frames import read_frame
 from osqueue.worker.messages import FromWorker, GivenBack
 from osqueue.worker.outbox import Outbox
+from osqueue.worker.soft_timeout import SIGNAL
 
 _LONG_S = 600.0
 
@@ -68,6 +69,21 @@ async def wait_for_stubborn(payload):
     return await asyncio.create_task(stubborn())
 
 
+async def wait_for_failing(payload):
+    """What it waits for fails when it is cancelled, and the handler goes on."""
+
+    async def failing():
+        try:
+            await asyncio.sleep(_LONG_S)
+        except asyncio.CancelledError:
+            raise LookupError("on the way out") from None
+
+    try:
+        await asyncio.create_task(failing())
+    except LookupError:
+        await asyncio.sleep(_LONG_S)
+
+
 async def group(payload):
     """A task group passes on what is raised in its block in an exception group, or leaves its tasks behind."""
     async with asyncio.TaskGroup() as tasks:
@@ -77,7 +93,7 @@ async def group(payload):
 
 
 SYNC = [sleep, spin, wait_for_lock, wait_for_child]
-ASYNC = [sleep_async, spin_async, gather, wait_in_time, wait_for_stubborn]
+ASYNC = [sleep_async, spin_async, gather, wait_in_time, wait_for_stubborn, wait_for_failing]
 
 
 def caught(name):
@@ -126,6 +142,37 @@ async def again_and_again_async(payload):
     return "once"
 
 
+IN_ASYNCIO = {"__name__": "asyncio.as_if", "time": time}
+exec("def spin(end):\n    while time.monotonic() < end: pass", IN_ASYNCIO)
+
+
+async def spin_in_asyncio(seconds):
+    """The first signals find the event loop's own code, and only then the coroutine's, which catches it."""
+    caught_in = "nothing"
+    try:
+        try:
+            IN_ASYNCIO["spin"](time.monotonic() + seconds)
+        except SoftTimeout:
+            caught_in = "asyncio"
+        spin(seconds)
+    except SoftTimeout:
+        caught_in = "the coroutine"
+        await asyncio.sleep(seconds)
+    return caught_in
+
+
+def signal_early(payload):
+    """The signal finds this job though it is not due: sent by somebody else, or for the job before."""
+    signal.raise_signal(SIGNAL)
+    return "went on"
+
+
+async def signal_early_async(payload):
+    signal.raise_signal(SIGNAL)
+    await asyncio.sleep(0.01)
+    return "went on"
+
+
 def clean_up_and_fail(payload):
     try:
         sleep(payload)
@@ -134,36 +181,34 @@ def clean_up_and_fail(payload):
 
 
 def around(job):
-    """Take so many seconds, give or take nothing; what has interrupted it, and after how long."""
-    seconds, length = job
-    started = time.monotonic()
+    """Take so many seconds, and say what has ended them."""
+    seconds, how = job
     try:
-        if length == "sleep":
+        if how == "sleep":
             time.sleep(seconds)
         else:
-            spun_until(started + seconds)
+            spun_until(time.monotonic() + seconds)
     except SoftTimeout:
-        return [current_job().id, "interrupted", time.monotonic() - started]
-    return [current_job().id, "returned", time.monotonic() - started]
+        return [current_job().id, "interrupted"]
+    return [current_job().id, "returned"]
 
 
 async def around_async(job):
-    seconds, length = job
-    started = time.monotonic()
+    seconds, how = job
     try:
-        if length == "sleep":
+        if how == "sleep":
             await asyncio.sleep(seconds)
         else:
-            spun_until(started + seconds)
+            spun_until(time.monotonic() + seconds)
     except SoftTimeout:
-        return [current_job().id, "interrupted", time.monotonic() - started]
-    return [current_job().id, "returned", time.monotonic() - started]
+        return [current_job().id, "interrupted"]
+    return [current_job().id, "returned"]
 
 
 def uncaught(job):
     """As `around`, but it lets the interruption pass."""
     spun_until(time.monotonic() + job[0])
-    return [current_job().id, "returned", 0]
+    return [current_job().id, "returned"]
 
 
 def spun_until(end):

@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 
 from osqueue.core.messages import JobError
+from osqueue.supervisor.crew import Crew
 from osqueue.worker_process import NO_MAIN_GUARD
-from tests.supervisor.scene import Scene
+from tests.supervisor.scene import S, Scene
 
 
 def test_the_first_worker_starts_alone_and_the_others_once_it_stands():
@@ -162,8 +163,9 @@ def test_each_start_has_a_time_of_its_own():
     scene.settle()
 
     for _ in range(4):
-        scene.wait(20_000)
+        scene.wait(29_950)
         scene.die(0, 1)
+        scene.wait(99)  # until it is started again
 
     assert scene.slow() == []
 
@@ -181,3 +183,14 @@ def test_a_stop_while_a_worker_takes_long_to_start_kills_it_at_once_and_names_no
     assert scene.verdicts() == {job: "returned"}
     scene.wait(60_000)
     assert scene.slow() == []
+
+
+def test_a_worker_that_was_told_to_end_is_no_failed_start():
+    crew = Crew(1)
+    crew.begin(0)
+    [member] = crew.due(0)
+    crew.up(member, 100, 1)
+    member.end(2 * S)
+
+    assert not crew.ended(member, 3, was_on_job=False)
+    assert crew.next_start_ns() == 3

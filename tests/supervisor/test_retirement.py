@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from osqueue.worker.messages import End, GiveBack
-from tests.supervisor.scene import Scene
+from tests.supervisor.scene import MS, Scene
 
 MIB = 1024 * 1024
 
@@ -114,6 +114,7 @@ def test_a_replaced_worker_that_does_not_end_is_killed_after_the_grace():
 
     scene.wait(2_999)
     assert scene.killed() == []
+    assert scene.foreman.alarm_ns() == scene.now + 1 * MS
     scene.wait(1)
     assert scene.killed() == [0]
     scene.die(0, -9)
