@@ -19,7 +19,7 @@ from osqueue.core.state import QueueState
 TAIL_BYTES = 22 * 1024
 DEFERRED_BYTES = 5 * 1024
 DEAD_BYTES = 4 * 1024
-_SPLIT_AT_ONCE = 8
+_SPLIT_AT_ONCE = 2
 """Segments whose windows have opened that one commit splits; a plan must not take long."""
 
 

@@ -8,11 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from heapq import heappop, heappush
+from itertools import islice
 
 from osqueue.core import windows
 from osqueue.core.model import Job
 from osqueue.core.runs import Runs
 from osqueue.core.segment import Segment
+
+_READ_AT_ONCE = 4
+"""Segments that are read because their windows have opened; the next ones when these have been looked at."""
 
 
 class Deferred:
@@ -95,7 +99,7 @@ class Deferred:
                 woken += segment.dues.wake(now_ms, holes.of(segment.number))
                 segment.line.woken_ms = now_ms
         opened = [segment for segment in self._segments.values() if self._has_opened(segment)]
-        self._needed |= {segment.key for segment in opened if _lacks_jobs(segment)}
+        self._needed.update(islice((segment.key for segment in opened if _lacks_jobs(segment)), _READ_AT_ONCE))
         self._splits = self._splits or any(segment.line.level and segment.jobs is not None for segment in opened)
         self._next_ms = min((at for at in map(self._next_of, self._segments.values()) if at is not None), default=None)
         return woken

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from bisect import bisect_right, insort
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import islice
 
 from msgspec import Struct
 
@@ -18,8 +19,8 @@ from osqueue.core.segment import NeedsObjectsError, Segment
 from osqueue.errors import Corrupt
 
 _ENDLESS = 1 << 62
-_READ_AT_ONCE = 8
-"""Spilled segments that a look-up asks for at a time: their indexes stay, their jobs need not."""
+_INDEXED_AT_ONCE = 8
+"""Spilled segments that a look-up asks for, to see what is in them: then their jobs may leave memory again."""
 
 
 class Place(Struct, frozen=True, gc=False):
@@ -108,31 +109,35 @@ class Locator:
     def _look_among_spilled(
         self, ids: Sequence[int], places: list[Place | None], lives: Callable[[int, int], bool]
     ) -> None:
-        missing: list[str] = []
+        missing: set[str] = set()
+        unindexed: dict[str, None] = {}
         for at, place in enumerate(places):
             if place is not None and (place.object == INLINE or lives(place.object, place.slot)):
                 continue
-            try:
-                places[at] = self._find_spilled(ids[at], lives)
-            except NeedsObjectsError as error:
-                missing += error.keys
-        if missing:
-            raise NeedsObjectsError(list(dict.fromkeys(missing))[:_READ_AT_ONCE])
+            address, unknown = self._find_spilled(ids[at], lives)
+            if address is None:
+                places[at] = None
+                unindexed.update(dict.fromkeys(segment.key for segment in unknown))
+            elif (jobs := address[0].jobs) is not None:
+                places[at] = Place(address[0].number, address[1], jobs[address[1]])
+            else:
+                missing.add(address[0].key)
+        if missing or unindexed:
+            raise NeedsObjectsError(missing.union(islice(unindexed, _INDEXED_AT_ONCE)))
 
-    def _find_spilled(self, job_id: int, lives: Callable[[int, int], bool]) -> Place | None:
-        missing = []
+    def _find_spilled(
+        self, job_id: int, lives: Callable[[int, int], bool]
+    ) -> tuple[tuple[Segment, int] | None, list[Segment]]:
+        """The segment and slot that the job lives in, if it is known; and those that it may be in, for all we know."""
+        unknown = []
         for segment in self._spilled.values():
             if segment.damaged or not segment.line.first_id <= job_id <= segment.line.last_id:
                 continue
-            try:
-                slot = segment.slot_of(job_id)
-                if slot is not None and lives(segment.number, slot):
-                    return Place(segment.number, slot, segment.loaded()[slot])
-            except NeedsObjectsError as error:
-                missing += error.keys
-        if missing:
-            raise NeedsObjectsError(missing)
-        return None
+            if not segment.indexed:
+                unknown.append(segment)
+            elif (slot := segment.slot_of(job_id)) is not None and lives(segment.number, slot):
+                return (segment, slot), []
+        return None, unknown
 
     def around(self, job_id: int) -> Segment | None:
         """The only segment that this job may have been pushed into."""

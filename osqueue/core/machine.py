@@ -399,6 +399,8 @@ class QueueMachine:
         segment.damaged = False
         self.state.backlog.loaded.touch(segment)
         self.state.backlog.deferred.loaded()
+        if segment.spilled and self.state.backlog.loaded.are_many():
+            self.state.changed = True  # what was read to see what is in it may leave memory once a commit has landed
 
     def missing(self, key: str) -> bool:
         """A named object is not in the store; says whether the root still names it, so that it is damage."""

@@ -75,8 +75,10 @@ class Sealing:
         backlog = self._backlog
         kind = segments[0].line.kind
         places = [Place(s.number, slot, job) for s in segments for slot, job in enumerate(s.loaded())]
-        held = {p.job.id: (p.object, p.slot) for p in places if leased.find(p.object, p.slot) or backlog.came_back(p)}
-        jobs = [p.job for p in places if p.job.id in held or backlog.lives(p.object, p.slot)]
+        # By place: one that has failed and was deferred again may stand in two of them, and lives in one.
+        taken = [place for place in places if leased.find(place.object, place.slot) or backlog.came_back(place)]
+        held = {place.job.id: (place.object, place.slot) for place in taken}
+        jobs = [p.job for p in places if held.get(p.job.id) == (p.object, p.slot) or backlog.lives(p.object, p.slot)]
         for segment in segments:
             backlog.let_go(segment)
         self._write(kind, jobs if kind == "dead" else sorted(jobs, key=attrgetter("id")), held)

@@ -113,6 +113,11 @@ class Segment:
         return self.line.kind != "ready"
 
     @property
+    def indexed(self) -> bool:
+        """Whether `slot_of` can tell where a job stands."""
+        return self._index is not None or self.jobs is not None
+
+    @property
     def slots(self) -> int:
         """Jobs that were ever in here."""
         return sum(span.count for span in self.line.spans)
@@ -198,6 +203,10 @@ class LoadedSegments:
             self._bytes += segment.line.length
         self._segments[segment.number] = segment
 
+    def are_many(self) -> bool:
+        """Whether some are to leave as soon as they may."""
+        return self._bytes > self._limit_bytes
+
     def forget(self, segment: Segment) -> None:
         if self._segments.pop(segment.number, None) is not None:
             self._bytes -= segment.line.length
@@ -205,10 +214,10 @@ class LoadedSegments:
 
     def trim(self, keep: set[str]) -> None:
         """Unload what is beyond the limit, but for the most recent, ``keep``, and what the store does not have yet."""
-        if self._bytes <= self._limit_bytes:
+        if not self.are_many():
             return
         for segment in list(self._segments.values())[:-1]:
             if segment.stored and segment.key not in keep:
                 self.forget(segment)
-            if self._bytes <= self._limit_bytes:
+            if not self.are_many():
                 return

@@ -7,7 +7,7 @@ import os
 import pytest
 
 from osqueue.client.runs import from_runs
-from osqueue.core.messages import AnswerBody, Claim, Granted, Handout, Outcome, Report, Reported, Verdict
+from osqueue.core.messages import AnswerBody, Claim, Granted, Handout, Outcome, Push, Report, Reported, Verdict
 from tests.simulation.network import LINGER_MS, Network
 
 SEEDS = int(os.environ.get("OSQUEUE_SEEDS", "100"))
@@ -77,7 +77,9 @@ class Talk(Network):
                 self.count_completed(chosen, body)
 
         delay_s = self.random.choice([None, 0])
-        outcomes = [Outcome(job.id, job.attempt, verdict, retry_delay_s=delay_s) for job in chosen]
+        outcomes = [
+            Outcome(job.id, job.attempt, verdict, retry_delay_s=delay_s, follow_ups=_follow_ups(job)) for job in chosen
+        ]
         self.operate(self.keeper, Report(hands.lease, outcomes), reported)
 
     def claim_once(self, jobs: int) -> None:
@@ -88,7 +90,7 @@ class Talk(Network):
             self.open_claims -= 1
             assert isinstance(message, Granted)
             if jobs := message.jobs:
-                outcomes = [Outcome(job.id, job.attempt, "succeeded") for job in jobs]
+                outcomes = [Outcome(job.id, job.attempt, "succeeded", follow_ups=_follow_ups(job)) for job in jobs]
                 self.operate(peer, Report(message.lease, outcomes), lambda body: self.count_completed(jobs, body))
 
         peer.session.calls.claim(Claim(0, ["default"], jobs), granted, self.now_ms)
@@ -96,7 +98,14 @@ class Talk(Network):
     def count_completed(self, jobs: list[Handout], body: AnswerBody) -> None:
         assert isinstance(body, Reported)
         lost = set(from_runs(body.lost))
-        self.completed.update(job.id for job in jobs if job.id not in lost)
+        completed = [job for job in jobs if job.id not in lost]
+        self.completed.update(job.id for job in completed)
+        self.followed += sum(len(push.payloads) for job in completed for push in _follow_ups(job) or ())
+
+
+def _follow_ups(job: Handout) -> list[Push] | None:
+    """What a job leaves behind if it succeeds: some leave two jobs, whose own leave none."""
+    return [Push([b'"follows"'] * 2, priority=1)] if job.id % 7 == 0 and job.payload != b'"follows"' else None
 
 
 @pytest.mark.parametrize("seed", range(SEEDS))
