@@ -23,9 +23,9 @@ from osqueue.jobs import DEFAULT_TASK, check_task_name, handler_name
 _IMPORT = """
 import os, sys
 answer, name, *sys.path[:] = int(sys.argv[1]), *sys.argv[2:]
-from osqueue.jobs import find_handler
+from osqueue.jobs import find_function
 try:
-    find_handler(name)
+    find_function(name)
 except BaseException as error:
     os.write(answer, f"{type(error).__name__}: {error}".encode(errors="backslashreplace")[:4096])
 os._exit(0)

@@ -282,6 +282,7 @@ class Submitter:
 def _batch(waiting: deque[Submission], most: int) -> list[Submission]:
     """Take out the next submissions that one push can carry."""
     first = waiting[0]
+    most = 1 if first.options.key else most  # a key is for one job
     batch: list[Submission] = []
     size = 0
     while waiting and len(batch) < most and waiting[0].options == first.options and waiting[0].waits == first.waits:

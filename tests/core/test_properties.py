@@ -17,6 +17,7 @@ from osqueue.core.machine import QueueMachine
 from osqueue.core.messages import Cancelled, Granted, Handout, Holder, JobError, Outcome, Push
 from osqueue.core.model import INLINE
 from osqueue.core.objects import segment_key
+from osqueue.core.queries import Elsewhere
 from tests.core.queue import Queue, Session, lost_ids
 
 TASKS = ("default", "other")
@@ -244,7 +245,11 @@ class AnySequence(RuleBasedStateMachine):
             self.keyed[one] = job_id
 
     def _is_unfinished(self, job_id: int) -> bool:
-        return getattr(self.publisher.get(job_id), "state", "") in ("delayed", "ready", "running")
+        try:
+            record = self.publisher.get(job_id)
+        except Elsewhere:
+            return False
+        return record.state in ("delayed", "ready", "running")
 
     # ------------------------------------------------------------------------------------------------- what must hold
 

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import random
 from collections import Counter, defaultdict
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 
-from osqueue.core.messages import MAX_IDS, Granted, Handout, Holder, JobError, Outcome
+from osqueue.core import commit, sealing
+from osqueue.core.messages import MAX_IDS, Granted, Handout, Holder, JobError, Numbered, Outcome, Report
 from osqueue.core.objects import segment_key
-from osqueue.core.segment import Segment
+from osqueue.core.segment import NeedsObjectsError, Segment
 from osqueue.errors import Corrupt
 from tests.core.queue import Queue, Session
 
@@ -390,3 +392,98 @@ def test_keys_of_a_dropped_object_are_free_and_what_had_them_takes_them_from_nob
     assert session.push(b"2", key="order-7") == [101]
     session.cancel(8)
     assert session.push(b"3", key="order-7") == [101], "the first one that had it lets go of nothing"
+
+
+# --------------------------------------------------------------------------------------------------------- in memory
+
+
+def retry_with_little_memory(queue: Queue, action: Callable[[], None]) -> int:
+    """Do something with no more segments in memory than it asks for at a time; how often it asked."""
+    loaded = queue.machine.state.backlog.loaded
+    for asked in range(100):
+        try:
+            action()
+        except NeedsObjectsError as error:
+            queue.load(error.keys)
+            loaded._limit_bytes = 0
+            loaded.trim(set(error.keys))
+        else:
+            return asked
+    raise AssertionError("it asks for ever")
+
+
+@pytest.fixture
+def never_merged(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Small segments stay as they are, so that there are many."""
+    monkeypatch.setattr(sealing, "_MERGED_AT_ONCE", 1000)
+
+
+@pytest.mark.usefixtures("never_merged")
+def test_a_report_on_many_spilled_segments_is_applied_however_little_stays_in_memory(queue: Queue) -> None:
+    publisher, worker = queue.session(), worker_of(queue)
+    for minutes in range(1, 31):
+        publisher.push(*[b'"%0900d"' % n for n in range(30)], delay_s=60 * minutes)
+    jobs: list[Handout] = []
+    for _ in range(32):
+        queue.wait(60)
+        jobs += worker.granted()
+    assert len(jobs) == 900
+    assert len({place.object for place in queue.machine.state.locate([job.id for job in jobs]) if place}) > 12
+    queue.reopen()
+    worker.hello(held=[(job.id, job.attempt) for job in jobs], holder=LOCAL)
+    queue.unload()
+    report = Numbered(1, 0, Report(worker.lease, [Outcome(job.id, job.attempt, "succeeded") for job in jobs]))
+
+    retry_with_little_memory(
+        queue, lambda: queue.machine.numbered(worker.name, worker.birth, report, queue.now_ms) and None
+    )
+
+    queue.commit()
+    publisher.hello()
+    assert publisher.stats().succeeded == 900
+
+
+@pytest.mark.usefixtures("never_merged")
+def test_a_job_that_ended_is_looked_for_in_many_spilled_segments_a_few_at_a_time(queue: Queue) -> None:
+    publisher, worker = queue.session(), worker_of(queue)
+    first = publisher.push(*[b'"%0900d"' % n for n in range(20)], max_attempts=1, task="first")
+    publisher.push(*[b"1"] * 50)
+    last = publisher.push(*[b'"%0900d"' % n for n in range(20)], max_attempts=1, task="last")
+    work(worker)
+    dead = queue.session("dead")
+    for task in ("first", "last") * 20:  # a segment of dead jobs lies around the others
+        [job] = dead.claim(tasks=(task,))
+        dead.report(Outcome(job.id, job.attempt, "dead", error=ERROR))
+    assert len(segments(queue, "dead")) > 8
+    queue.reopen()
+    publisher.hello()
+
+    asked = retry_with_little_memory(queue, lambda: queue.machine.state.locate([30]) and None)
+
+    assert asked >= 2
+    assert queue.machine.state.locate([30]) == [None]
+    assert {publisher.get(job_id).state for job_id in (*first, *last)} == {"dead"}
+
+
+def test_a_job_that_stands_in_two_merged_segments_is_written_once(
+    queue: Queue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(commit, "DEFERRED_BYTES", 200)
+    publisher = queue.session()
+    worker = Session(queue, "worker")
+    queue.sessions["worker"] = worker
+    worker.hello(holder=LOCAL)
+    publisher.push(*[b'"%0100d"' % n for n in range(6)])
+    for _ in range(2):  # of six jobs that are deferred together one fails again
+        for job in worker.claim(6, standing=True):
+            worker.report(Outcome(job.id, job.attempt, "failed", error=ERROR, retry_delay_s=1))
+        queue.wait(2)
+    [held] = worker.claim(1, standing=True)
+    monkeypatch.setattr(sealing, "_MERGED_AT_ONCE", 2)
+    publisher.push(*[b'"%0100d"' % n for n in range(6)], delay_s=1)
+    queue.wait(2)
+
+    slots = [job.id for segment in segments(queue, "deferred") for job in segment.loaded()]
+
+    assert len(slots) == len(set(slots)) >= 6
+    assert worker.report(Outcome(held.id, held.attempt, "succeeded")).lost == []
