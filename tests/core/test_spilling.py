@@ -474,11 +474,15 @@ def test_a_job_that_stands_in_two_merged_segments_is_written_once(
     queue.sessions["worker"] = worker
     worker.hello(holder=LOCAL)
     publisher.push(*[b'"%0100d"' % n for n in range(6)])
-    for _ in range(2):  # of six jobs that are deferred together one fails again
-        for job in worker.claim(6, standing=True):
-            worker.report(Outcome(job.id, job.attempt, "failed", error=ERROR, retry_delay_s=1))
+    for jobs in (6, 4):  # of six jobs that are deferred together four fail again
+        failed = [
+            Outcome(job.id, job.attempt, "failed", error=ERROR, retry_delay_s=1)
+            for job in worker.claim(jobs, standing=True)
+        ]
+        worker.report(*failed)
         queue.wait(2)
-    [held] = worker.claim(1, standing=True)
+    held = worker.claim(6, standing=True)
+    assert len(held) == 6
     monkeypatch.setattr(sealing, "_MERGED_AT_ONCE", 2)
     publisher.push(*[b'"%0100d"' % n for n in range(6)], delay_s=1)
     queue.wait(2)
@@ -486,4 +490,4 @@ def test_a_job_that_stands_in_two_merged_segments_is_written_once(
     slots = [job.id for segment in segments(queue, "deferred") for job in segment.loaded()]
 
     assert len(slots) == len(set(slots)) >= 6
-    assert worker.report(Outcome(held.id, held.attempt, "succeeded")).lost == []
+    assert worker.report(*[Outcome(job.id, job.attempt, "succeeded") for job in held]).lost == []
