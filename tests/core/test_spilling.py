@@ -483,7 +483,7 @@ def test_a_job_that_stands_in_two_merged_segments_is_written_once(
         queue.wait(2)
     held = worker.claim(6, standing=True)
     assert len(held) == 6
-    monkeypatch.setattr(sealing, "_MERGED_AT_ONCE", 2)
+    monkeypatch.setattr(sealing, "_MERGED_AT_ONCE", 3)
     publisher.push(*[b'"%0100d"' % n for n in range(6)], delay_s=1)
     queue.wait(2)
 
