@@ -54,12 +54,13 @@ class FollowUps:
         if self._jobs >= MAX_JOBS or self._bytes + len(data) > MAX_BYTES:
             why = "one job leaves too many follow-up jobs behind: push a job that pushes the rest"
             raise QueueFull(f"{why} jobs={self._jobs} bytes={self._bytes} limits={MAX_JOBS},{MAX_BYTES}")
+        # An exception that a signal raises may come between any two of these lines: what is pushed is right in all.
         self._jobs += 1
         self._bytes += len(data)
         if options == self._options and not options.key:
             self.pushes[-1].payloads.append(data)
             return
-        self._options = options
+        self._options = None
         self.pushes.append(
             Push(
                 [data],
@@ -71,3 +72,4 @@ class FollowUps:
                 options.key,
             )
         )
+        self._options = options

@@ -155,7 +155,7 @@ class CommitLoop:
         assert batch.commit is commit, "one commit is in flight"
         self._flying = None
         self.landed_frame = batch.frame
-        self.machine.landed(commit, now_ms, keep=self._chores_need | self._connections.needed())
+        self.machine.landed(commit, now_ms)
         self._effects.extend(batch.leaving)
         if commit.trash:
             self._effects.append(Delete(commit.trash))
@@ -213,6 +213,7 @@ class CommitLoop:
         if wanted := self.machine.take_wanted() - self._loading:
             self._loading |= wanted
             self._effects.append(Load(sorted(wanted)))
+        self.machine.trim(self._loading | self._chores_need | self._connections.needed())
         effects, self._effects = self._effects, []
         return effects
 

@@ -111,12 +111,12 @@ class Backlog:
     def lane_of(self, job: Job) -> Lane:
         return self.lane((-job.priority, job.task))
 
-    def can_add_lane(self, priority: int, task: str) -> bool:
-        """Whether a job of this lane may wait: at most `MAX_LANES` have waiting jobs."""
-        if (-priority, task) in self._lanes or len(self._lanes) < MAX_LANES:
+    def can_add_lanes(self, keys: set[LaneKey]) -> bool:
+        """Whether jobs of these lanes may wait: at most `MAX_LANES` have waiting jobs."""
+        if keys <= self._lanes.keys() or len(keys | self._lanes.keys()) <= MAX_LANES:
             return True
         self._drop_empty_lanes()
-        return len(self._lanes) < MAX_LANES
+        return len(keys | self._lanes.keys()) <= MAX_LANES
 
     def _drop_empty_lanes(self) -> None:
         for key in [key for key, lane in self._lanes.items() if lane.empty]:

@@ -19,8 +19,6 @@ from osqueue.core.state import QueueState
 TAIL_BYTES = 22 * 1024
 DEFERRED_BYTES = 5 * 1024
 DEAD_BYTES = 4 * 1024
-_SPLIT_AT_ONCE = 2
-"""Segments whose windows have opened that one commit splits; a plan must not take long."""
 
 
 class Commit(Struct, frozen=True):
@@ -87,8 +85,7 @@ class CommitPlanner:
 
     def _split(self, objects: dict[str, bytes], now_ms: int) -> None:
         """Write segments whose window of due time has opened anew, each job into its finer window."""
-        opened = self._state.backlog.deferred.opened()[:_SPLIT_AT_ONCE]
-        for segment in self._in_memory(opened):
+        for segment in self._in_memory(self._state.backlog.deferred.to_split()):
             self._write_anew([segment], objects, now_ms)
 
     def _rewrite(self, objects: dict[str, bytes], now_ms: int) -> None:

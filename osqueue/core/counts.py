@@ -34,15 +34,17 @@ class TaskCounts:
     def items(self) -> Iterable[tuple[str, Counts]]:
         return self._tasks.items()
 
-    def can_add(self, task: str) -> bool:
-        """Whether the root has room for one more task's line, perhaps after folding others."""
-        if task in self._tasks or self._has_room(task):
+    def can_add(self, tasks: Iterable[str]) -> bool:
+        """Whether the root has room for these tasks' lines, perhaps after folding others."""
+        new = [task for task in tasks if task not in self._tasks]
+        if not new or self._have_room(new):
             return True
         self._fold()
-        return self._has_room(task)
+        return self._have_room(new)
 
-    def _has_room(self, task: str) -> bool:
-        return len(self.encoded()) + len(task.encode()) + _BYTES_PER_TASK <= MAX_TASKS_BYTES
+    def _have_room(self, tasks: list[str]) -> bool:
+        added = sum(len(task.encode()) + _BYTES_PER_TASK for task in tasks)
+        return len(self.encoded()) + added <= MAX_TASKS_BYTES
 
     def _fold(self) -> None:
         folded = self[FOLDED]

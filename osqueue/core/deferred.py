@@ -16,7 +16,9 @@ from osqueue.core.runs import Runs
 from osqueue.core.segment import Segment
 
 _READ_AT_ONCE = 4
-"""Segments that are read because their windows have opened; the next ones when these have been looked at."""
+"""Segments that are read to see when their jobs are due; the next ones when these have been looked at."""
+_SPLIT_AT_ONCE = 2
+"""Segments whose windows have opened that one commit splits: a plan must not take long."""
 
 
 class Deferred:
@@ -99,8 +101,10 @@ class Deferred:
                 woken += segment.dues.wake(now_ms, holes.of(segment.number))
                 segment.line.woken_ms = now_ms
         opened = [segment for segment in self._segments.values() if self._has_opened(segment)]
-        self._needed.update(islice((segment.key for segment in opened if _lacks_jobs(segment)), _READ_AT_ONCE))
-        self._splits = self._splits or any(segment.line.level and segment.jobs is not None for segment in opened)
+        unknown = [segment for segment in opened if segment.dues is None and not segment.line.level]
+        to_split = self.to_split()
+        self._needed |= {segment.key for segment in (*unknown[:_READ_AT_ONCE], *to_split) if segment.jobs is None}
+        self._splits = self._splits or any(segment.jobs is not None for segment in to_split)
         self._next_ms = min((at for at in map(self._next_of, self._segments.values()) if at is not None), default=None)
         return woken
 
@@ -114,9 +118,10 @@ class Deferred:
         splits, self._splits = self._splits, False
         return splits
 
-    def opened(self) -> list[Segment]:
-        """Segments whose jobs are to be split among finer windows, in memory or not."""
-        return [segment for segment in self._segments.values() if segment.line.level and self._has_opened(segment)]
+    def to_split(self) -> list[Segment]:
+        """Segments whose jobs the next commit splits among finer windows, once they are in memory: few at a time."""
+        opened = (segment for segment in self._segments.values() if segment.line.level and self._has_opened(segment))
+        return list(islice(opened, _SPLIT_AT_ONCE))
 
     def unknown(self, but: Segment) -> list[str]:
         """Keys of segments of which only their jobs' times could say how many are ready; without damaged ones."""
@@ -139,9 +144,11 @@ class Deferred:
         """When to look at a segment next; None while it has to be read or split first, or nobody can read it."""
         if segment.damaged:
             return None
-        if segment.dues is not None and not segment.line.level:
-            return segment.dues.next_ms()
-        return None if self._has_opened(segment) else _opens_ms(segment)
+        due_ms = None if segment.dues is None else segment.dues.next_ms()
+        opens_ms = None if self._has_opened(segment) else _opens_ms(segment)
+        if segment.line.level == 0 and segment.dues is not None:
+            return due_ms
+        return min((at for at in (due_ms, opens_ms) if at is not None), default=None)
 
 
 def _opens_ms(segment: Segment) -> int:
@@ -149,8 +156,4 @@ def _opens_ms(segment: Segment) -> int:
 
 
 def _may_be_ready(segment: Segment) -> bool:
-    return not segment.line.level and segment.line.due_ms <= segment.line.woken_ms
-
-
-def _lacks_jobs(segment: Segment) -> bool:
-    return segment.jobs is None if segment.line.level else segment.dues is None
+    return segment.line.due_ms <= segment.line.woken_ms

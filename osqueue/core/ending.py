@@ -34,13 +34,13 @@ class LeaseEndings:
             try:
                 self.end(lease, self._ran(lease) if lease.standing else None, now_ms, marks=False)
             except NeedsObjectsError as error:
-                lease.awaits_objects = True
-                self._state.wanted.update(error.keys)
+                lease.needs = frozenset(error.keys)
+                self._state.wanted |= lease.needs
 
     def _ran(self, lease: Lease) -> list[Attempt]:
         """What its last heartbeat named."""
-        places = [place for job_id in lease.last_named if (place := self._state.find(job_id)) is not None]
-        return [(place.job.id, place.job.attempts + 1) for place in places]
+        places = self._state.locate(list(lease.last_named))
+        return [(place.job.id, place.job.attempts + 1) for place in places if place is not None]
 
     def end(self, lease: Lease, charged: Iterable[Attempt] | None, now_ms: int, *, marks: bool) -> None:
         """End one lease.
@@ -70,5 +70,7 @@ class LeaseEndings:
             return self._state.places(run for run in lease.runs if run[4])
         if charged is None:
             return self._state.places(lease.runs)
-        found = [(self._state.find(job_id), attempt) for job_id, attempt in set(charged)]
+        attempts = list(dict.fromkeys(charged))
+        places = self._state.locate([job_id for job_id, _ in attempts])
+        found = zip(places, (attempt for _, attempt in attempts), strict=True)
         return [place for place, attempt in found if place is not None and lease.holds(place, attempt)]

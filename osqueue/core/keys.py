@@ -7,6 +7,8 @@ Rules:
 * A key is held from its push until its job has ended or is dead; `requeue` takes it again.
 * The log says what was taken and released, by hash, in order. The last word on a hash counts; whoever has read all
   objects, oldest first, and then the inline log, knows every holder. Opening does not: the first keyed push does.
+* Only a holder releases. When an object is lost, all keys are forgotten, and the jobs that are there have none any more
+  (``since``): else one could release what another has taken meanwhile.
 * An object is merged into the new one if it is at most twice as long, so that there are few, and an entry is written
   again a few times in its life (the logarithmic method: J. L. Bentley and J. B. Saxe, *Decomposable searching
   problems*, 1980).
@@ -16,7 +18,7 @@ from __future__ import annotations
 
 import hashlib
 from base64 import urlsafe_b64encode
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 
 from osqueue.core import codec
 from osqueue.core.model import Job, KeyLine, KeyObject
@@ -38,7 +40,9 @@ Allocate = Callable[[], tuple[int, int]]
 class Keys:
     """All keys that are held. Not thread-safe; owned by the machine."""
 
-    def __init__(self, lines: Iterable[KeyLine], objects: Iterable[KeyObject]) -> None:
+    def __init__(self, lines: Iterable[KeyLine], objects: Iterable[KeyObject], since: int = 1) -> None:
+        self.since = since
+        """Keys of jobs below this id are forgotten."""
         self._log = list(lines)
         self._objects = list(objects)
         self._entries: dict[int, list[KeyLine]] = {}
@@ -59,19 +63,32 @@ class Keys:
         """
         return self._all().get(_hash(key)) if key else None
 
-    @property
-    def full(self) -> bool:
-        """Whether as many unfinished jobs have keys as may; ask after `holder`."""
-        return len(self._all()) >= MAX_KEYS
+    def have_room(self, keys: int) -> bool:
+        """Whether so many more unfinished jobs may have keys; ask after `holder`."""
+        return len(self._all()) + keys <= MAX_KEYS
+
+    def holders_within(self, first_id: int, last_id: int) -> list[int]:
+        """Jobs with ids in a range that have keys.
+
+        Raises:
+            NeedsObjectsError, Corrupt: as `holder`.
+        """
+        return sorted(job_id for job_id in self._all().values() if first_id <= job_id <= last_id)
+
+    def forget(self, ids: Collection[int]) -> None:
+        """These jobs are lost: their keys are free. `holders_within` has named them."""
+        gone = set(ids)
+        for key_hash, job_id in [held for held in self._all().items() if held[1] in gone]:
+            self._note(KeyLine(key_hash, -job_id))
 
     def take(self, job: Job) -> None:
         """The job, if it has a key, holds it from now on."""
-        if job.key:
+        if job.key and job.id >= self.since:
             self._note(KeyLine(_hash(job.key), job.id))
 
     def release(self, job: Job) -> None:
         """The job, if it has a key, which it then holds, lets go of it."""
-        if job.key:
+        if job.key and job.id >= self.since:
             self._note(KeyLine(_hash(job.key), -job.id))
 
     def _note(self, line: KeyLine) -> None:
@@ -120,15 +137,15 @@ class Keys:
         self._damaged = codec.corrupt(key, "it cannot be read, or is missing")
         return True
 
-    def drop(self, key: str) -> bool:
-        """Nobody will ever read an object again: the keys in it are free; False if it is none of keys."""
-        one = self._named(key)
-        if one is None:
+    def drop(self, key: str, since: int) -> bool:
+        """Nobody will ever read an object again: all keys of jobs below an id are free; False if it is none of keys."""
+        if self._named(key) is None:
             return False
-        self._objects.remove(one)
-        self._entries.pop(one.number, None)
-        self._trash.append(key)
-        self._held = self._damaged = None
+        self._trash += map(_key, self._objects)
+        self._objects.clear()
+        self._entries.clear()
+        self._log.clear()
+        self._held, self._damaged, self.since = {}, None, since
         return True
 
     def _named(self, key: str) -> KeyObject | None:
@@ -158,7 +175,7 @@ class Keys:
     @property
     def crowded(self) -> list[str]:
         """Keys of objects that should be read, since there are more of them than merging would leave."""
-        return self._missing() if len(self._objects) > _FEW_OBJECTS else []
+        return self._missing() if len(self._objects) > _FEW_OBJECTS and self._damaged is None else []
 
     def take_trash(self) -> list[str]:
         """Keys of objects that are named no longer."""
@@ -185,14 +202,11 @@ def _key(one: KeyObject) -> str:
 def _apply(held: dict[str, int], line: KeyLine) -> None:
     if line.id > 0:
         held[line.hash] = line.id
-    elif held.get(line.hash) == -line.id:  # else it was forgotten with a damaged object, and another job has it now
-        del held[line.hash]
+    else:
+        held.pop(line.hash, None)
 
 
 def _folded(entries: Iterable[KeyLine], *, oldest: bool) -> list[KeyLine]:
     """The last word on each hash; where nothing is older, released ones need not be told."""
-    last: dict[str, KeyLine] = {}
-    for line in entries:
-        if line.id > 0 or last.get(line.hash, line).id in (line.id, -line.id):
-            last[line.hash] = line
+    last = {line.hash: line for line in entries}
     return [line for line in last.values() if line.id > 0 or not oldest]

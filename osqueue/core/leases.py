@@ -42,8 +42,8 @@ class Lease:
         """How far some of the begun ones are."""
         self.is_remote = False
         self.payload_bytes = 0
-        self.awaits_objects = False
-        """Whether its term is over, and it ends when objects have been read."""
+        self.needs: frozenset[str] = frozenset()
+        """Keys of objects that are being read: its term is over, and it ends when they are here."""
 
     @property
     def has_deadline(self) -> bool:
@@ -124,7 +124,7 @@ class Leases:
 
     def extend(self, lease: Lease, now_ms: int) -> None:
         lease.deadline_ms = now_ms + self._term_ms if lease.has_deadline else None
-        lease.awaits_objects = False
+        lease.needs = frozenset()
 
     def extend_all(self, now_ms: int) -> None:
         """A full term again for every lease whose term has begun."""
@@ -136,13 +136,12 @@ class Leases:
         return [x for x in self._leases.values() if x.deadline_ms is not None and x.deadline_ms <= now_ms]
 
     def next_deadline_ms(self) -> int | None:
-        alarms = [x.deadline_ms for x in self._leases.values() if x.deadline_ms is not None and not x.awaits_objects]
+        alarms = [x.deadline_ms for x in self._leases.values() if x.deadline_ms is not None and not x.needs]
         return min(alarms, default=None)
 
-    @property
-    def await_objects(self) -> bool:
-        """Whether a lease's term is over, and it ends when objects have been read."""
-        return any(lease.awaits_objects for lease in self._leases.values())
+    def needs(self) -> set[str]:
+        """Keys of objects that leases wait for whose term is over: they end when these have been read."""
+        return {key for lease in self._leases.values() for key in lease.needs}
 
     def have_room(self) -> bool:
         """Whether the root has room for more runs; while not, claims wait."""

@@ -313,7 +313,7 @@ class QueueMachine:
     def next_alarm_ms(self) -> int | None:
         """When `settle` must be called next, if nothing else happens."""
         deadline = self.state.leases.next_deadline_ms()
-        if deadline is not None or self.state.leases.await_objects:
+        if deadline is not None or self.state.leases.needs():
             # Between now and then there must be ticks, or the one that should end the lease looks like a late one.
             tick = self._last_tick_ms + round(self._term_ms * LATE_TICK / 2)
             deadline = tick if deadline is None else min(deadline, tick)
@@ -351,13 +351,12 @@ class QueueMachine:
         self._wake(now_ms)
         return self._note(self._planner.plan(now_ms=now_ms, nonce=nonce, closing=True), now_ms)
 
-    def landed(self, commit: Commit, now_ms: int, keep: Iterable[str] = ()) -> None:
+    def landed(self, commit: Commit, now_ms: int) -> None:
         """A commit is durable: its objects can be read again, the terms of its leases begin.
 
         Args:
             commit: the one that landed.
             now_ms: the time.
-            keep: keys of objects that somebody waits to use all together.
         """
         for key in commit.objects:
             if (segment := self._segment(key)) is not None:
@@ -366,7 +365,6 @@ class QueueMachine:
         if self._is_late(planned_ms, now_ms):
             self.state.leases.extend_all(now_ms)
         self.state.leases.landed(granted, now_ms)
-        self.state.backlog.loaded.trim(set(keep))
 
     def take_outbox(self) -> list[tuple[str, FromBroker]]:
         """What is to leave once the present batch has landed."""
@@ -379,6 +377,17 @@ class QueueMachine:
         """Keys of segments that a claim or a chore waits for; give them to `load` and call `settle`."""
         wanted, self.state.wanted = self.state.wanted, set()
         return wanted
+
+    def trim(self, keep: Iterable[str] = ()) -> None:
+        """Let the segments that were not used for long leave memory, as far as they are too many.
+
+        Args:
+            keep: keys of objects that somebody waits to use all together.
+        """
+        loaded = self.state.backlog.loaded
+        if loaded.are_many():
+            to_split = {segment.key for segment in self.state.backlog.deferred.to_split()}
+            loaded.trim(to_split.union(keep, self.state.leases.needs(), self.state.wanted))
 
     def load(self, key: str, data: bytes) -> None:
         """A segment's bytes have been read.
@@ -399,8 +408,6 @@ class QueueMachine:
         segment.damaged = False
         self.state.backlog.loaded.touch(segment)
         self.state.backlog.deferred.loaded()
-        if segment.spilled and self.state.backlog.loaded.are_many():
-            self.state.changed = True  # what was read to see what is in it may leave memory once a commit has landed
 
     def missing(self, key: str) -> bool:
         """A named object is not in the store; says whether the root still names it, so that it is damage."""
@@ -432,19 +439,31 @@ class QueueMachine:
         Raises:
             NeedsObjectsError: these segments must be in memory first, or be dropped before.
         """
-        if self.state.keys.drop(key):
-            self.state.changed = True
+        state = self.state
+        if state.keys.drop(key, state.frame.next_id):
+            state.frame.keys_since = state.frame.next_id
+            state.changed = True
             return 0
         segment = self._segment(key)
         if segment is None:
             return 0
-        needed = self.state.backlog.deferred.unknown(but=segment) if segment.line.kind == "deferred" else []
-        if needed:
+        if segment.line.kind == "deferred" and (needed := state.backlog.deferred.unknown(but=segment)):
             raise NeedsObjectsError(needed)
-        self.state.block(segment)
-        jobs = self.state.drop(segment)
+        keyed = self._keyed_in(segment)
+        state.block(segment)
+        jobs = state.drop(segment)
+        state.keys.forget(keyed)
         self.prune([], jobs)
         return jobs
+
+    def _keyed_in(self, segment: Segment) -> list[int]:
+        """Unfinished jobs with keys that are in a segment which nobody can read, since they are nowhere else."""
+        try:
+            ids = self.state.keys.holders_within(segment.line.first_id, segment.line.last_id)
+        except Corrupt:
+            return []  # that object of keys is to be dropped as well, and all keys with it
+        places = dict(zip(ids, self.state.locate(ids), strict=True))
+        return [job_id for job_id, place in places.items() if place is None or place.object == segment.number]
 
     def _segment(self, key: str) -> Segment | None:
         name = parse(key)

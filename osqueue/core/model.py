@@ -208,6 +208,8 @@ class Frame(Struct, kw_only=True):
     swept: int = 0
     pruned: int | UnsetType = UNSET
     """Jobs that have neither a place nor a record any more; left out while there are none."""
+    keys_since: int | UnsetType = UNSET
+    """Keys of jobs below this id are forgotten; left out while none are."""
     takeovers: list[Takeover] = []
     trash: list[str] = []
 

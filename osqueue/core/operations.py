@@ -29,10 +29,12 @@ from osqueue.core.messages import (
     Report,
     Reported,
     Requeue,
+    refused_as_corrupt,
 )
 from osqueue.core.pushing import Pushing
 from osqueue.core.runs import to_runs
 from osqueue.core.state import QueueState
+from osqueue.errors import Corrupt
 
 
 class Operations:
@@ -73,9 +75,7 @@ class Operations:
             return Reported(to_runs(sorted(outcome.id for outcome in report.outcomes)))
         if wrong := [outcome.id for outcome in report.outcomes if not _is_sayable(outcome)]:
             return Refused("rejected", f"an outcome's times or delay are out of range id={wrong[0]}")
-        for outcome in report.outcomes:
-            if outcome.follow_ups:
-                self._pushing.see_keys(outcome.follow_ups)
+        hopeless = self._see_keys(report.outcomes)
         places = self._state.backlog.locate([outcome.id for outcome in report.outcomes], lease.runs.find)
         clean = codec.clean([o.result if o.verdict == "succeeded" else b"0" for o in report.outcomes])
         lost = []
@@ -86,7 +86,7 @@ class Operations:
                 continue
             outcome.worker = policy.clip(outcome.worker) or lease.worker
             if outcome.follow_ups and outcome.verdict == "succeeded":
-                self._follow_up(outcome, now_ms)
+                self._follow_up(outcome, hopeless.get(outcome.id), now_ms)
             if outcome.verdict == "succeeded":
                 succeeded.append(place)
                 self._state.finish(place.job, "succeeded", now_ms=now_ms, outcome=outcome, clean=is_clean)
@@ -97,9 +97,26 @@ class Operations:
             self._state.leases.end(lease)
         return Reported(to_runs(sorted(lost)))
 
-    def _follow_up(self, outcome: Outcome, now_ms: int) -> None:
+    def _see_keys(self, outcomes: Iterable[Outcome]) -> dict[int, Refused]:
+        """Have the holders of follow-up jobs' keys known before anything changes; by id, why they cannot be.
+
+        Raises:
+            NeedsObjectsError: objects of keys must be in memory first.
+        """
+        hopeless = {}
+        for outcome in outcomes:
+            if not outcome.follow_ups:
+                continue
+            try:
+                self._pushing.see_keys(outcome.follow_ups)
+            except Corrupt as error:
+                hopeless[outcome.id] = refused_as_corrupt(error)
+        return hopeless
+
+    def _follow_up(self, outcome: Outcome, refusal: Refused | None, now_ms: int) -> None:
         """Push what a successful job leaves behind; if that cannot be, its attempt has failed and nothing is pushed."""
-        refusal = self._pushing.push_all(outcome.follow_ups or (), now_ms)
+        if refusal is None:
+            refusal = self._pushing.push_all(outcome.follow_ups or (), now_ms)
         if refusal is not None:
             why = f"its follow-up jobs cannot be pushed: {refusal.message}"
             outcome.verdict = "failed"

@@ -31,8 +31,10 @@ class Pushing:
         """
         if (holder := self._state.keys.holder(push.key)) is not None:
             return self._pushed(session, push, range(holder, holder + 1))
-        if (refusal := self._refuse_push(push)) is not None:
+        if (refusal := self._refuse([push])) is not None:
             return refusal
+        if not self._state.has_room:
+            return Refused("queue_full", "the disk is nearly full; completions still fit, new jobs do not")
         if (fitting := self._state.room(len(push.payloads))) < len(push.payloads):
             if not push.fitting:
                 return self._refuse_above_bound(push)
@@ -51,10 +53,11 @@ class Pushing:
     def push_all(self, pushes: Iterable[Push], now_ms: int) -> Refused | None:
         """Push all of these, but for those whose key is held; or none, and say why. `see_keys` comes first.
 
-        ``max_queued`` is no bound for them: a job that could not end for it would never make room.
+        Neither ``max_queued`` nor a disk that is nearly full is a bound for them: a job that could not end for it would
+        never make room.
         """
         wanted = [push for push in pushes if self._state.keys.holder(push.key) is None]
-        refusal = next((refusal for push in wanted if (refusal := self._refuse_push(push)) is not None), None)
+        refusal = self._refuse(wanted)
         if refusal is None:
             for push in wanted:
                 if self._state.keys.holder(push.key) is None:  # two of them may have the same
@@ -98,8 +101,24 @@ class Pushing:
         state.counts[push.task].pushed += len(jobs)
         return ids
 
-    def _refuse_push(self, push: Push) -> Refused | None:
+    def _refuse(self, pushes: list[Push]) -> Refused | None:
+        """Why these cannot be added, all of them together."""
+        refusal = next((refusal for push in pushes if (refusal := self._refuse_one(push)) is not None), None)
+        if refusal is not None:
+            return refusal
         state = self._state
+        if not state.counts.can_add({push.task for push in pushes}):
+            why = "jobs of too many tasks are unfinished or dead; use fewer task names, or wait"
+            return Refused("queue_full", f"{why} limit=4 KiB of counts by task")
+        if not state.backlog.can_add_lanes({(-push.priority, push.task) for push in pushes}):
+            return Refused("queue_full", "too many lanes (pairs of priority and task) have waiting jobs limit=256")
+        keys = {push.key for push in pushes if push.key}
+        if keys and not state.keys.have_room(len(keys)):
+            return Refused("queue_full", f"too many unfinished jobs have keys; wait until some end limit={MAX_KEYS}")
+        return None
+
+    def _refuse_one(self, push: Push) -> Refused | None:
+        """What is wrong with a push by itself."""
         if not push.task or len(push.task.encode()) > MAX_TASK_BYTES:
             return Refused("rejected", f"a task's name has 1 to {MAX_TASK_BYTES} bytes task={push.task!r}")
         if abs(push.priority) > MAX_PRIORITY:
@@ -107,31 +126,19 @@ class Pushing:
             return Refused("rejected", f"{limit} priority={push.priority}")
         if not 0 <= push.delay_s <= MAX_DELAY_S:
             return Refused("rejected", f"delay must be between 0 and {MAX_DELAY_S} seconds delay={push.delay_s}")
-        limit_bytes = state.settings.max_payload_bytes
+        if push.key and len(push.payloads) != 1:
+            return Refused("rejected", f"a key is for one job key={push.key!r} jobs={len(push.payloads)}")
+        if len(push.key) > MAX_KEY_BYTES or len(push.key.encode()) > MAX_KEY_BYTES:
+            return Refused("rejected", f"a key has at most {MAX_KEY_BYTES} bytes key={push.key[:40]!r}")
+        limit_bytes = self._state.settings.max_payload_bytes
         for payload in push.payloads:
             if len(payload) > limit_bytes:
                 why = "the payload is larger than max_payload; store it elsewhere and push a reference"
                 return Refused("payload_too_large", f"{why} bytes={len(payload)} max_payload={limit_bytes}")
-        if not state.has_room:
-            return Refused("queue_full", "the disk is nearly full; completions still fit, new jobs do not")
-        if not state.counts.can_add(push.task):
-            why = "jobs of too many tasks are unfinished or dead; use fewer task names, or wait"
-            return Refused("queue_full", f"{why} limit=4 KiB of counts by task")
-        if not state.backlog.can_add_lane(push.priority, push.task):
-            return Refused("queue_full", "too many lanes (pairs of priority and task) have waiting jobs limit=256")
-        return self._refuse_key(push) if push.key else None
+        return None
 
     def _refuse_above_bound(self, push: Push) -> Refused:
         waiting, limit = self._state.waiting(), self._state.settings.max_queued
         way_out = "push again when some have begun, use push_many or map, which wait, or open with a larger max_queued"
         counted = f"waiting={waiting} pushed={len(push.payloads)} max_queued={limit}"
         return Refused("queue_full", f"as many jobs as may wait are waiting; {way_out} {counted}")
-
-    def _refuse_key(self, push: Push) -> Refused | None:
-        if len(push.payloads) != 1:
-            return Refused("rejected", f"a key is for one job key={push.key!r} jobs={len(push.payloads)}")
-        if len(push.key.encode()) > MAX_KEY_BYTES:
-            return Refused("rejected", f"a key has at most {MAX_KEY_BYTES} bytes key={push.key[:40]!r}")
-        if self._state.keys.full:
-            return Refused("queue_full", f"too many unfinished jobs have keys; wait until some end limit={MAX_KEYS}")
-        return None

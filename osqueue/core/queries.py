@@ -26,7 +26,7 @@ from osqueue.core.messages import (
     refused_as_corrupt,
 )
 from osqueue.core.model import INLINE
-from osqueue.core.segment import Segment
+from osqueue.core.segment import NeedsObjectsError, Segment
 from osqueue.core.state import QueueState
 
 PAGE_BYTES = 1024 * 1024
@@ -158,6 +158,8 @@ class Queries:
         around = [segment for segment in segments if segment.line.first_id <= start]
         end = min((segment.line.first_id - 1 for segment in segments if segment.line.first_id > start), default=None)
         last = _ENDLESS if end is None else end
+        if missing := {segment.key for segment in around if segment.jobs is None}:
+            raise NeedsObjectsError(missing)
         inline = (
             Place(INLINE, job_id, backlog.inline[job_id])
             for job_id in sorted(backlog.inline)

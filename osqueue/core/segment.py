@@ -192,8 +192,8 @@ class Segment:
 class LoadedSegments:
     """Which segments are in memory: at most `CACHE_BYTES` of them, the longest unused leave first."""
 
-    def __init__(self, limit_bytes: int = CACHE_BYTES) -> None:
-        self._limit_bytes = limit_bytes
+    def __init__(self) -> None:
+        self._limit_bytes = CACHE_BYTES
         self._bytes = 0
         self._segments: dict[int, Segment] = {}
 

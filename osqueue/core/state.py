@@ -39,7 +39,7 @@ class QueueState:
         self.backlog = Backlog(root)
         self.counts = TaskCounts(root.tasks)
         self.leases = Leases(root.leases, term_ms=round(settings.lease_s * 1000), now_ms=now_ms)
-        self.keys = Keys(root.keys, root.key_objects)
+        self.keys = Keys(root.keys, root.key_objects, root.keys_since or 1)
         self.sessions = Sessions(root.sessions, root.forgotten)
         self.finished = Finished([bytes(raw) for raw in root.finished])
         self.watchers = Watchers()

@@ -17,11 +17,13 @@ from osqueue.core.messages import (
     AnswerBody,
     Granted,
     Handout,
+    JobError,
     Outcome,
     Progress,
     Refused,
     Report,
     Reported,
+    Verdict,
 )
 from osqueue.errors import OsqueueError
 
@@ -85,12 +87,38 @@ class SupervisorLink:
                 on_answer([*from_runs(body.lost)])
             elif isinstance(body, Refused):
                 _log.error("broker refused a report code=%s message=%s", body.code, body.message)
-                on_answer([outcome.id for outcome in outcomes])
+                self._report_otherwise(outcomes, body, on_answer)
             else:
                 # The broker is gone for good: nothing is accepted, and whoever opens the queue next has these jobs.
                 on_answer([])
 
         self._to_broker().submit(Report(self._lease, outcomes), answered, expires=False)
+
+    def _report_otherwise(self, outcomes: list[Outcome], why: Refused, on_answer: Callable[[list[int]], None]) -> None:
+        """A report was refused, and the lease still has its jobs: each is told alone, and what is wrong has failed."""
+        if len(outcomes) > 1:
+            lost: list[int] = []
+            waiting = len(outcomes)
+
+            def answered(ids: list[int]) -> None:
+                nonlocal waiting
+                waiting -= 1
+                lost.extend(ids)
+                if waiting == 0:
+                    on_answer(lost)
+
+            for outcome in outcomes:
+                self.report([outcome], answered)
+            return
+        [outcome] = outcomes
+        if outcome.verdict == "returned":
+            on_answer([outcome.id])
+            return
+        error = JobError(
+            why.code.title().replace("_", ""), f"its outcome was refused: {why.message}", attempt=outcome.attempt
+        )
+        verdict: Verdict = "failed" if outcome.verdict == "succeeded" else "returned"
+        self.report([Outcome(outcome.id, outcome.attempt, verdict, error=error)], on_answer)
 
     def heartbeat(self, running: list[int], progress: list[Progress]) -> None:
         """Say which jobs have begun, and how far some of them are."""

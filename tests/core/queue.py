@@ -162,6 +162,8 @@ class Queue:
         self.sessions: dict[str, Session] = {}
         self.nonces = itertools.count(1)
         self.biggest_root = 0
+        self.lag_ms = 0
+        """How long after the last look at the time a commit is planned."""
         self._take_over(Root())
 
     def _take_over(self, root: Root) -> None:
@@ -195,6 +197,7 @@ class Queue:
         """Settle, load what is wanted, and land what has changed, until nothing is left to do."""
         self._settle()
         while self.machine.changed:
+            self.now_ms += self.lag_ms
             self._land(self.machine.plan(now_ms=self.now_ms, nonce=self._nonce()))
             self._settle()
         self._deliver()
@@ -213,6 +216,7 @@ class Queue:
         for key in commit.trash:
             del self.store[key]
         self.machine.deleted(commit.trash)
+        self.machine.trim()
 
     def _deliver(self) -> None:
         for name, message in self.machine.take_outbox():

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
+
 from osqueue.core.messages import JobError, Outcome, Push, Report
+from osqueue.core.objects import segment_key
+from osqueue.errors import Corrupt
 from tests.core.queue import Queue, Session
 
 
@@ -84,3 +88,52 @@ def test_a_follow_up_whose_key_is_held_is_left_out_also_by_its_own_sibling(queue
     assert session.get(202).payload == b"3"
     assert session.stats().pushed == 202
     assert session.push(b"5", key="new") == [202]
+
+
+def test_follow_ups_that_pass_a_limit_together_are_refused_together(queue: Queue) -> None:
+    session = queue.session()
+    job = one_job(session)
+
+    session.report(succeed(job, *[Push([b"1"], priority=number) for number in range(300)]))
+
+    assert session.get(1).errors[0].error_type == "QueueFull"
+    assert "lanes" in session.get(1).errors[0].message
+    queue.wait(2)
+    [job] = session.claim()
+    session.report(succeed(job, *[Push([b"1"], f"task-{number}") for number in range(300)]))
+    assert "too many tasks" in session.get(1).errors[1].message
+    assert session.stats().pushed == 1
+
+
+def test_a_disk_that_is_nearly_full_keeps_no_follow_up_out(queue: Queue) -> None:
+    session = queue.session()
+    job = one_job(session)
+    queue.machine.state.has_room = False
+
+    session.report(succeed(job, Push([b"1"])))
+
+    assert session.stats().succeeded == 1
+    assert session.stats().pushed == 2
+    assert session.say(Push([b"1"])).code == "queue_full"
+
+
+def test_a_damaged_object_of_keys_fails_the_one_job_whose_follow_up_has_a_key(queue: Queue) -> None:
+    session = queue.session()
+    for number in range(100):
+        session.push(b"1", task="other", key=f"order-{number}")
+    [one] = queue.machine.state.keys.objects()
+    session.push(b"1", b"2")
+    jobs = session.claim(2)
+    queue.store[segment_key(one.number, one.epoch)] = b"{}"
+    queue.reopen()
+    session.hello(leases=[session.lease])
+    with pytest.raises(Corrupt):
+        session.push(b"1", key="new")
+    session.number -= 1
+
+    reported = session.report(succeed(jobs[0], Push([b"3"], key="new")), succeed(jobs[1], Push([b"4"])))
+
+    assert reported.lost == []
+    assert [session.get(job.id).state for job in jobs] == ["delayed", "succeeded"]
+    assert session.get(jobs[0].id).errors[0].error_type == "Corrupt"
+    assert session.stats().pushed == 103

@@ -158,3 +158,43 @@ def test_a_damaged_object_of_keys_refuses_keyed_pushes_alone_until_it_is_whole_a
     assert session.push(b"1") == [201]
     queue.machine.load(name, whole)
     assert session.push(b"1", key="order-1") == [2]
+
+
+@pytest.mark.parametrize("others", [1, 5, 30])
+def test_a_key_that_is_taken_and_released_again_and_again_is_free_in_the_end(
+    queue: Queue, monkeypatch: pytest.MonkeyPatch, others: int
+) -> None:
+    monkeypatch.setattr(keys, "INLINE_KEYS", 2)
+    session = queue.session()
+    for number in range(60):
+        session.push(b"1", key=f"other-{number}", task="other")
+    for turn in range(5):
+        [job_id] = session.push(b"1", key="daily")
+        assert session.push(b"1", key="daily") == [job_id]
+        finish(session)
+        for number in range(others):
+            session.push(b"1", key=f"{turn}-{number}", task="other")
+        queue.reopen()
+        session.hello()
+
+    [last] = session.push(b"2", key="daily")
+
+    assert session.get(last).payload == b"2"
+
+
+def test_keys_of_jobs_that_are_lost_with_a_segment_are_free_and_those_of_others_are_not(queue: Queue) -> None:
+    session = queue.session()
+    first = session.push(b"1", key="first")
+    session.push(*[b'"%0200d"' % n for n in range(200)])
+    session.push(b"1", key="last")
+    [segment] = queue.machine.state.backlog.located.ready()
+    assert segment.line.first_id == first[0]
+    queue.reopen()
+    session.hello()
+
+    queue.retry(lambda: queue.machine.drop(segment.key))
+    queue.commit()
+
+    [again] = session.push(b"2", key="first")
+    assert session.get(again).payload == b"2"
+    assert session.push(b"2", key="last") == [202]

@@ -6,11 +6,12 @@ import os
 from collections import Counter
 from typing import Any
 
+import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from osqueue.core import codec
+from osqueue.core import codec, keys
 from osqueue.core.commit import without
 from osqueue.core.locator import Place
 from osqueue.core.machine import QueueMachine
@@ -40,9 +41,12 @@ class AnySequence(RuleBasedStateMachine):
 
     max_queued: int | None = None
 
-    @initialize()
-    def open(self) -> None:
+    @initialize(inline_keys=st.sampled_from([2, keys.INLINE_KEYS]), lag_ms=st.sampled_from([0, 300, 2000]))
+    def open(self, inline_keys: int, lag_ms: int) -> None:
+        self.patches = pytest.MonkeyPatch()
+        self.patches.setattr(keys, "INLINE_KEYS", inline_keys)
         self.queue = Queue(max_attempts=2, retry_backoff_s=1.0, max_queued=self.max_queued)
+        self.queue.lag_ms = lag_ms
         self.publisher = self.queue.session("publisher")
         self.workers = [self.queue.session("one"), self.queue.session("two")]
         for worker in self.workers:
@@ -52,6 +56,9 @@ class AnySequence(RuleBasedStateMachine):
         self.final: dict[int, str] = {}
         self.keyed: dict[str, int] = {}
         self.first_handed_out: dict[tuple[str, int], int] = {}
+
+    def teardown(self) -> None:
+        self.patches.undo()
 
     # ------------------------------------------------------------------------------------------------ what may happen
 
@@ -179,6 +186,7 @@ class AnySequence(RuleBasedStateMachine):
 
     @rule()
     def say_again(self) -> None:
+        self._let_no_time_pass()
         first = self.publisher.say(Push([b"1"], fitting=True))
         self.accepted |= {job_id for run in first.ids for job_id in run}
         before = self.queue.root_values(without_sections=BACKGROUND)
@@ -186,8 +194,14 @@ class AnySequence(RuleBasedStateMachine):
         assert self.publisher.say(again, number=self.publisher.number, acked=0) == first
         assert self.queue.root_values(without_sections=BACKGROUND) == before, "twice is once"
 
+    def _let_no_time_pass(self) -> None:
+        """From now on, so that two roots can be compared."""
+        self.queue.lag_ms = 0
+        self.queue.commit()
+
     @rule()
     def refuse(self) -> None:
+        self._let_no_time_pass()
         self.publisher.say(Push([]))
         before = self.queue.root_values(without_sections=BACKGROUND)
         assert self.publisher.say(Push([b"1"], priority=5000)).code == "rejected"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from osqueue.core import commit, keys, sealing
+from osqueue.core import commit, keys, sealing, segment
 
 TIGHT = {
     (commit, "TAIL_BYTES"): 600,
@@ -12,6 +12,7 @@ TIGHT = {
     (commit, "DEAD_BYTES"): 300,
     (commit, "INLINE_BYTES"): 1000,
     (keys, "INLINE_KEYS"): 2,
+    (segment, "CACHE_BYTES"): 4000,
     (sealing, "HOLES_BYTES"): 60,
     (sealing, "_MERGED_AT_ONCE"): 3,
 }
