@@ -101,21 +101,22 @@ class _Column:
     def aligned(self, cell: str) -> str:
         return cell.rjust(self._width) if self._is_number else cell.ljust(self._width)
 
+    def cut(self, cell: str, room: int) -> str:
+        """The cell of a last column."""
+        text = cell if len(cell) <= room else cell[: room - 1] + "…"
+        return text.rjust(min(self._width, room)) if self._is_number else text
+
 
 def _line(row: Sequence[str], columns: Sequence[_Column]) -> str:
     *cells, last = row
     start = "".join(f"{column.aligned(cell)}  " for cell, column in zip(cells, columns, strict=False))
-    return start + _cut(last, _room(len(start)))
+    return start + columns[-1].cut(last, _room(len(start)))
 
 
 def _room(taken: int) -> int:
     if not sys.stdout.isatty():
         return _WIDEST_PAYLOAD
     return max(shutil.get_terminal_size().columns - taken, 10)
-
-
-def _cut(text: str, room: int) -> str:
-    return text if len(text) <= room else text[: room - 1] + "…"
 
 
 def indented(text: str) -> Iterator[str]:

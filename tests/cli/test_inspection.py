@@ -49,6 +49,13 @@ def test_status_for_people_names_the_command_that_shows_dead_jobs(queue: Path) -
     assert "resize" in output
 
 
+def test_counts_by_task_stand_below_the_end_of_their_header(queue: Path) -> None:
+    header, *rows = succeed("status", "jobs", cwd=queue).partition("\n\n")[2].splitlines()
+
+    assert [row[header.index("DELAYED") :].split() for row in rows] == [list("1101003"), list("0000101")]
+    assert {len(row) for row in rows} == {len(header)}
+
+
 def test_list_shows_what_is_not_finished_by_id(queue: Path) -> None:
     assert [(r["id"], r["state"]) for r in documents("list", "jobs", cwd=queue)] == [
         (2, "dead"),
