@@ -121,9 +121,12 @@ $ cat <<END
 > END
 two
   lines
-$ sh -c 'echo ready; sleep 100; echo later'
+$ python -c 'import time; print("ready"); time.sleep(100); print("later")'
 ready
 ^C
+Traceback (most recent call last):
+...
+KeyboardInterrupt
 $ echo $?
 130
 $ sleep 100 &
