@@ -62,6 +62,11 @@ def jobs_and(count: int, verbs: tuple[str, str] = ("", "")) -> str:
     return (f"1 job {one}" if count == 1 else f"{count} jobs {many}").rstrip()
 
 
+def counted(count: int, noun: str) -> str:
+    """How many things: ``1 segment``, ``2 segments``."""
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+
+
 def printable(text: str) -> str:
     """The text with everything that is not printable escaped, on one line."""
     return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)

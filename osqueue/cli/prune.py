@@ -6,7 +6,7 @@ import argparse
 
 from osqueue.cli import exit_status
 from osqueue.cli.command import Command, add_json, add_target, seconds
-from osqueue.cli.output import jobs_and, print_json
+from osqueue.cli.output import counted, jobs_and, print_json
 from osqueue.cli.target import open_queue
 
 
@@ -25,13 +25,10 @@ def _run(options: argparse.Namespace) -> int:
         print_json({"objects": pruned.objects, "jobs": pruned.jobs, "damaged": pruned.damaged})
         return exit_status.DONE
     if pruned.damaged:
-        print(f"{_objects(pruned.damaged)} left alone, being damaged: see osqueue verify {options.target}")
-    print(f"pruned {_objects(pruned.objects)} with {jobs_and(pruned.jobs)}")
+        damaged = counted(pruned.damaged, "archive object")
+        print(f"{damaged} left alone, being damaged: see osqueue verify {options.target}")
+    print(f"pruned {counted(pruned.objects, 'archive object')} with {jobs_and(pruned.jobs)}")
     return exit_status.DONE
-
-
-def _objects(count: int) -> str:
-    return f"{count} archive object{'' if count == 1 else 's'}"
 
 
 PRUNE = Command("prune", "delete finished jobs from the archive, by age", _add_arguments, _run)

@@ -9,7 +9,7 @@ from pathlib import Path
 from osqueue.cli import exit_status
 from osqueue.cli.command import Command, add_json
 from osqueue.cli.exit_status import CannotOpen
-from osqueue.cli.output import jobs_and, print_json, printable
+from osqueue.cli.output import counted, jobs_and, print_json, printable
 from osqueue.cli.target import find_directory
 from osqueue.errors import OsqueueError, QueueLocked
 from osqueue.quarantine import Quarantined, quarantine
@@ -79,8 +79,9 @@ def _print(findings: Findings) -> None:
     print(
         f"{jobs_and(findings.waiting, ('waits or runs', 'wait or run'))}, {findings.dead} dead, "
         f"{findings.finished} finished; "
-        f"{findings.segments} segments, {findings.archive_objects} archive objects, {findings.leftovers} leftovers; "
-        f"{len(findings.problems) or 'no'} problem{'s' if len(findings.problems) != 1 else ''}"
+        f"{counted(findings.segments, 'segment')}, {counted(findings.archive_objects, 'archive object')}, "
+        f"{counted(findings.leftovers, 'leftover')}; "
+        f"{counted(len(findings.problems), 'problem') if findings.problems else 'no problems'}"
     )
 
 

@@ -140,5 +140,5 @@ class Pushing:
     def _refuse_above_bound(self, push: Push) -> Refused:
         waiting, limit = self._state.waiting(), self._state.settings.max_queued
         way_out = "push again when some have begun, use push_many or map, which wait, or open with a larger max_queued"
-        counted = f"waiting={waiting} pushed={len(push.payloads)} max_queued={limit}"
+        counted = f"waiting={waiting} pushing={len(push.payloads)} max_queued={limit}"
         return Refused("queue_full", f"as many jobs as may wait are waiting; {way_out} {counted}")

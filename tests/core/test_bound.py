@@ -41,7 +41,7 @@ def test_a_push_above_the_bound_is_refused_whole_and_says_what_to_do():
 
     assert refused.code == "queue_full"
     assert "push_many or map, which wait" in refused.message
-    assert "waiting=2 pushed=2 max_queued=3" in refused.message
+    assert "waiting=2 pushing=2 max_queued=3" in refused.message
     assert pusher.push(b"3") == [3]
 
 

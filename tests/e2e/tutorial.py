@@ -19,6 +19,7 @@ import re
 import signal
 import subprocess
 import sys
+import tempfile
 import textwrap
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -140,6 +141,8 @@ class Session:
         directory.mkdir()
         self._output = (directory.parent / "output.txt").open("a+b")
         self._seen = 0
+        # Not below the directory: multiprocessing makes sockets in it, whose paths must be short.
+        self._temporary = tempfile.TemporaryDirectory(prefix="tutorial-")
         commands, self._commands = os.pipe()
         self._ended, ended = os.pipe()
         self._after = _AFTER % ended
@@ -160,9 +163,8 @@ class Session:
 
     def _environment(self) -> dict[str, str]:
         """The reader's, in which `python` and `osqueue` are those of the interpreter that runs this."""
-        programs, temporary = self._directory.parent / "bin", self._directory.parent / "tmp"
+        programs = self._directory.parent / "bin"
         programs.mkdir()
-        temporary.mkdir()
         script = programs / "osqueue-program"
         script.write_text(_PROGRAM)
         for name, arguments in (("python", ""), ("osqueue", f"'{script}'")):
@@ -172,7 +174,7 @@ class Session:
             **environment(),
             "PATH": f"{programs}:{os.environ['PATH']}",
             "PYTHONUNBUFFERED": "1",  # as at a terminal: output and errors in the order in which they are said
-            "TMPDIR": str(temporary),
+            "TMPDIR": self._temporary.name,
             "LC_ALL": "C.UTF-8",
         }
 
@@ -192,6 +194,7 @@ class Session:
                 os.kill(pid, signal.SIGKILL)
             os.close(self._ended)
             self._output.close()
+            self._temporary.cleanup()
 
     def write(self, file: File) -> None:
         path = self._directory / file.name
