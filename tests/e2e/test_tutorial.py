@@ -55,6 +55,8 @@ Write this to `a/b.py`:
 print("```")
 ```
 
+Now for `cat`:
+
 ```console
 $ cat <<END
 > one
@@ -72,9 +74,9 @@ make
 
     assert read(page) == [
         File(4, "a/b.py", 'print("```")\n'),
-        Command(9, "cat <<END\none\nEND\n", "one\n"),
-        Command(13, "true\n", ""),
-        LeftOut(18),
+        Command(11, "cat <<END\none\nEND\n", "one\n"),
+        Command(15, "true\n", ""),
+        LeftOut(20),
     ]
 
 

@@ -2,11 +2,11 @@
 
 How a page is read, so that a reader sees ordinary Markdown:
 
-* A block of any kind after a paragraph that ends in "`name`:" is the file of that name.
 * A ``console`` block is typed: a line that begins with ``$ `` is a command, lines that begin with ``> `` continue it,
   and what follows is its output, in which ``...`` stands for anything, as in doctest. ``^C`` there is a Ctrl-C, pressed
   as soon as the output before it has come. The output of a command that ends in ``&`` is waited for. What the shell
   itself says of background jobs ("[1]+  Done …") is left out.
+* A block of any other kind after a paragraph that ends in "`name`:" is the file of that name.
 * A block after a paragraph that says "(not run by the test)" is left out.
 * Anything else is not understood, and an error.
 """
@@ -105,10 +105,10 @@ def steps(page: str) -> Iterator[Step]:
 def _block(number: int, language: str, paragraph: str, block: list[str]) -> Iterator[Step]:
     if paragraph.endswith((NOT_RUN, NOT_RUN + ":")):
         yield LeftOut(number)
-    elif named := _FILE.search(paragraph):
-        yield File(number, named[1], "".join(block))
     elif language == "console" and block and block[0].startswith("$ "):
         yield from _commands(number, block)
+    elif language != "console" and (named := _FILE.search(paragraph)):
+        yield File(number, named[1], "".join(block))
     else:
         raise NotUnderstoodError(
             f"line {number}: a block ({language or 'no language'}) of which nobody knows what it is"
