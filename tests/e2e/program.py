@@ -81,3 +81,9 @@ def processes_of(directory: Path) -> list[int]:
         if cwd.is_relative_to(directory) and state not in "ZX":
             found.append(int(entry.name))
     return found
+
+
+def broker_of(directory: Path) -> int:
+    """The process of a broker that a pool or `osqueue work` has started there."""
+    [pid] = [pid for pid in processes_of(directory) if b"osqueue.serve" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+    return pid

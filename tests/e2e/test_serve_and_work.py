@@ -15,7 +15,7 @@ from osqueue import Client, LocalPool, QueueLocked
 from osqueue.core import codec
 from tests.cli.command_line import document, documents, osqueue, succeed
 from tests.e2e import handlers
-from tests.e2e.program import processes_of
+from tests.e2e.program import broker_of
 from tests.e2e.running_command import RunningCommand, nothing_runs_in
 from tests.e2e.waiting import wait_for
 
@@ -365,12 +365,6 @@ def test_a_workers_own_broker_is_replaced_when_it_dies(directory: Path, start: S
     wait_for(lambda: status(directory)["succeeded"] == 2)
     assert worker.process.poll() is None
     assert len(began(directory, 1)) == 1
-
-
-def broker_of(directory: Path) -> int:
-    """The process of a broker that runs there as a child."""
-    [pid] = [pid for pid in processes_of(directory) if b"osqueue.serve" in Path(f"/proc/{pid}/cmdline").read_bytes()]
-    return pid
 
 
 def test_a_queue_that_is_removed_under_its_workers_is_not_made_anew(directory: Path, start: Start) -> None:
