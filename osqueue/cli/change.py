@@ -51,7 +51,7 @@ def _discard(options: argparse.Namespace) -> int:
 
 
 def _cancel(options: argparse.Namespace) -> int:
-    return _change(options, "cancelled", "had ended already", _cancel_each)
+    return _change(options, "cancelled", "had ended already", lambda queue, ids: queue.cancel_many(ids))
 
 
 def _change_dead(options: argparse.Namespace, done: str, change: Change) -> int:
@@ -82,17 +82,6 @@ def _change(options: argparse.Namespace, done: str, otherwise: str, change: Chan
         named = ", ".join(map(str, unknown[:_NAMED_IDS])) + (", …" if len(unknown) > _NAMED_IDS else "")
         raise JobNotFound(f"no job has this id id={named}")
     return exit_status.DONE
-
-
-def _cancel_each(queue: Client, ids: Sequence[int]) -> list[int]:
-    cancelled = []
-    for job_id in ids:
-        try:
-            if queue.cancel(job_id):
-                cancelled.append(job_id)
-        except JobNotFound:
-            continue  # told in the end, with the others
-    return cancelled
 
 
 # -------------------------------------------------------------------------------------------------------------- dead

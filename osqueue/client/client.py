@@ -294,6 +294,17 @@ class Client:
         """
         return Changes(self._face, Cancel([whole("job_id", job_id, least=0, most=2**63 - 1)]), bool).result()
 
+    def cancel_many(self, ids: Iterable[int]) -> list[int]:
+        """End jobs that are not final, many with one write to disk; see `cancel`.
+
+        Returns:
+            The ids that were not final, and are now cancelled.
+
+        Raises:
+            JobNotFound: none of the ids is a job's.
+        """
+        return Changes(self._face, Cancel(id_list(ids)), itself).result()
+
     def requeue(self, ids: int | Iterable[int]) -> list[int]:
         """Run dead jobs again, with ``max_attempts`` more; their errors are kept.
 

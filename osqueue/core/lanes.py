@@ -149,6 +149,7 @@ class Lane:
             times.append(self._pushed_ms(object_, self.returned.of(object_)[0][0]))
         places = [place for place in (self._due_span(set()), self._span()) if place is not None]
         times += [self._pushed_ms(segment.number, span.first + span.taken) for segment, span in places]
+        times += [segment.line.pushed_ms for segment, _ in self._due_spans if _may_have_come_due(segment)]
         return min(times, default=None)
 
     def _pushed_ms(self, object_: int, slot: int) -> int:
@@ -187,7 +188,7 @@ class Lane:
             if segment.damaged:
                 continue
             if segment.dues is None:
-                if segment.line.due_ms <= segment.line.woken_ms:
+                if _may_have_come_due(segment):
                     wanted.add(segment.key)
             elif span.first + span.taken < segment.dues.end_of(span):
                 return segment, span
@@ -270,6 +271,11 @@ class Lane:
     def _swallow(self, segment: Segment, span: Span, slot: int) -> None:
         if swallow(self._holes, segment, span, slot):
             self.withdraw(span)
+
+
+def _may_have_come_due(segment: Segment) -> bool:
+    """Whether only the jobs themselves, which are not in memory, could say if their time has come."""
+    return segment.dues is None and not segment.damaged and segment.line.due_ms <= segment.line.woken_ms
 
 
 def swallow(holes: Runs, segment: Segment, span: Span, slot: int) -> bool:

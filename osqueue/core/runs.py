@@ -14,6 +14,7 @@ from base64 import b64decode, b64encode
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator
 from itertools import groupby
+from operator import itemgetter
 
 from osqueue.core.messages import IdRun
 from osqueue.core.model import RunLine
@@ -23,6 +24,8 @@ Run = tuple[int, int, int, bool]
 SlotRun = tuple[int, int, int, int, bool]
 """The object, and a run in it."""
 _LAST = float("inf")
+_kind = itemgetter(2, 3)
+"""A run's attempt and mark."""
 _LINE_BYTES = 32
 _BITS_PER_BYTE = 6
 """Slots that a byte of base64 tells of."""
@@ -168,13 +171,14 @@ def expand(lines: Iterable[RunLine]) -> Iterator[SlotRun]:
 
 def _potential_bytes(runs: list[Run]) -> int:
     slots = sum(last - first + 1 for first, last, _, _ in runs)
-    kinds = len({run[2:] for run in runs})
+    kinds = len(set(map(_kind, runs)))
     span = runs[-1][1] - runs[0][0] + 1
     return min(_LINE_BYTES * max(len(runs), slots // 2), kinds * (_LINE_BYTES + span // _BITS_PER_BYTE))
 
 
 def _lines(object_: int, runs: list[Run]) -> Iterator[RunLine]:
-    for (attempt, alone), members in groupby(sorted(runs, key=lambda run: (run[2:], run[0])), key=lambda run: run[2:]):
+    # In C, since this is done for every commit, and runs may be thousands; sorting keeps the order of their slots.
+    for (attempt, alone), members in groupby(sorted(runs, key=_kind), key=_kind):
         alike = list(members)
         first, last = alike[0][0], alike[-1][1]
         if len(alike) > 1 and _LINE_BYTES * len(alike) > _LINE_BYTES + (last - first) // _BITS_PER_BYTE:
