@@ -1,4 +1,4 @@
-"""Requeue, discard and cancel of very many jobs in a real directory: each ends where it belongs, the root stays small."""
+"""Requeue, discard and cancel of very many jobs in a real directory: each ends where it belongs, the root is small."""
 
 from __future__ import annotations
 
@@ -60,8 +60,8 @@ def test_dead_jobs_are_discarded_and_requeued_through_a_broker(jobs: Path) -> No
 
     check(jobs, waiting=len(requeued), finished=DISCARDED)
     with Broker.open(jobs) as broker:
+        assert broker.stats().oldest_ready_s is not None, "though the jobs are not in memory yet"
         assert [(record.id, record.state) for record in broker.history()] == [(job_id, "dead") for job_id in discarded]
-        assert broker.stats().oldest_ready_s is not None
     assert ids_of(jobs, "ready") == requeued
 
 
