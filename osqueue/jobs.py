@@ -67,8 +67,8 @@ class Handlers:
         self.names: dict[str, str] = {task: handler_name(spec) for task, spec in by_task.items()}
         if codec is not None and not (payload_type is None and result_type is None):
             raise ValueError("codec: it takes the place of payload_type and result_type; leave those out")
-        self.payload_type = _checked_type(payload_type, "payload_type")
-        self.result_type = _checked_type(result_type, "result_type")
+        self.payload_type = checked_type(payload_type, "payload_type")
+        self.result_type = checked_type(result_type, "result_type")
         self._values = {
             task: task_values(spec, payload_type, result_type, codec=codec) for task, spec in by_task.items()
         }
@@ -273,7 +273,8 @@ def _readable(value_type: Any) -> Any:
     return value_type if _refusal(value_type) is None else Any
 
 
-def _checked_type(value_type: Any, field: str) -> Any:
+def checked_type(value_type: Any, field: str) -> Any:
+    """The type, or None, as it is. Raises `TypeError`: values cannot be read as it."""
     if value_type is not None and (refusal := _refusal(value_type)) is not None:
         raise TypeError(f"{field}: msgspec cannot read JSON as {value_type!r}: {refusal}")
     return value_type

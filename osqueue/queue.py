@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Generic, Protocol, TypeVar, runtime_checkable
 
 from osqueue.client import Job
 from osqueue.errors import InvalidPayload
-from osqueue.settings import task_name
+from osqueue.jobs import checked_type
+from osqueue.settings import iterable, task_name
 from osqueue.values import JsonValues
 
 T = TypeVar("T")
 
 
+@runtime_checkable
 class Verbs(Protocol):
     """What a `Queue` needs of a `Broker` or `Client`, which document it."""
 
@@ -59,12 +61,17 @@ class Queue(Generic[T]):
         queue: an open `Broker` or `Client`.
         payload_type: what its jobs are; anything that msgspec supports: a Struct, dataclass, TypedDict, attrs class.
         task: the name of the task that they are pushed and claimed as.
+
+    Raises:
+        TypeError, ValueError: an argument; the message names it.
     """
 
     def __init__(self, queue: Verbs, payload_type: type[T], *, task: str = "default") -> None:
+        if not isinstance(queue, Verbs):
+            raise TypeError(f"queue is an open Broker or Client, not {type(queue).__name__}")
         self._queue = queue
         self._task = task_name(task)
-        self._payloads: JsonValues[T] = JsonValues(payload_type, "payload")
+        self._payloads: JsonValues[T] = JsonValues(checked_type(payload_type, "payload_type"), "payload")
         self._results: JsonValues[Any] = JsonValues(Any, "result")
 
     def push(
@@ -103,7 +110,7 @@ class Queue(Generic[T]):
     ) -> Sequence[int]:
         """Add a job for each value of an iterable, read as it is needed. See `Client.push_many`."""
         return self._queue.push_many(
-            map(self._payloads.encode_checked, payloads),
+            map(self._payloads.encode_checked, iterable("payloads", payloads)),
             task=self._task,
             delay=delay,
             priority=priority,

@@ -10,10 +10,13 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Iterable
+from typing import TypeVar
 
 from msgspec import Struct
 
 from osqueue.core.settings import KIB, MIB, QueueSettings
+
+V = TypeVar("V")
 
 TASK_BYTES = 64
 KEY_BYTES = 256
@@ -23,6 +26,7 @@ MAX_WORKERS = 4096
 MAX_PAYLOAD_BYTES = 32 * MIB
 _MAX_DURATION_S = 100 * 366 * 86400.0
 _MAX_COUNT = 2**62
+_MAX_ID = 2**63 - 1
 
 
 class PushOptions(Struct, frozen=True, kw_only=True):
@@ -86,13 +90,11 @@ def queue_settings(
     Raises:
         TypeError, ValueError: an argument is of the wrong kind, or out of bounds.
     """
-    if not isinstance(retry_jitter, bool):
-        raise TypeError(f"retry_jitter is True or False, not {_kind(retry_jitter)}")
     settings = QueueSettings(
         max_attempts=whole("max_attempts", max_attempts, least=1),
         retry_backoff_s=duration("retry_backoff", retry_backoff, least=0),
         retry_backoff_max_s=duration("retry_backoff_max", retry_backoff_max, least=0),
-        retry_jitter=retry_jitter,
+        retry_jitter=flag("retry_jitter", retry_jitter),
         lease_s=duration("lease", lease, least=0.1),
         max_queued=None if max_queued is None else whole("max_queued", max_queued, least=1),
         max_payload_bytes=whole("max_payload", max_payload, least=1, most=MAX_PAYLOAD_BYTES),
@@ -240,6 +242,37 @@ def whole(name: str, value: object, *, least: int, most: int = 2**31) -> int:
         raise TypeError(f"{name} is a whole number, not {_kind(value)}")
     if not least <= value <= most:
         raise ValueError(f"{name} must be between {least:,} and {most:,} {name}={value}")
+    return value
+
+
+def flag(name: str, value: object) -> bool:
+    """True or False, and nothing that only counts as one of them.
+
+    Raises:
+        TypeError: something else.
+    """
+    if not isinstance(value, bool):
+        raise TypeError(f"{name} is True or False, not {_kind(value)}")
+    return value
+
+
+def job_number(name: str, value: object) -> int:
+    """What may be the id of a job.
+
+    Raises:
+        TypeError, ValueError: no job can have it.
+    """
+    return whole(name, value, least=0, most=_MAX_ID)
+
+
+def iterable(name: str, value: Iterable[V]) -> Iterable[V]:
+    """What can be iterated over, as it is.
+
+    Raises:
+        TypeError: something else.
+    """
+    if not (hasattr(value, "__iter__") or hasattr(value, "__getitem__")):
+        raise TypeError(f"{name} is an iterable, not {_kind(value)}")
     return value
 
 

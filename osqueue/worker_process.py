@@ -71,6 +71,7 @@ def start_context(method: str | BaseContext | None) -> BaseContext:
     """The multiprocessing context to start workers with.
 
     Raises:
+        TypeError: it is no context.
         ValueError: it is unknown, or ``fork``, which would copy locks that other threads hold.
         RuntimeError: this process may have no children, or none from that fork server.
     """
@@ -79,9 +80,9 @@ def start_context(method: str | BaseContext | None) -> BaseContext:
             "a pool was made in a daemonic process, which multiprocessing allows no children: make it in a process "
             "with daemon=False; those of multiprocessing.Pool are daemonic, ProcessPoolExecutor's are not"
         )
-    context = multiprocessing.get_context(method) if isinstance(method, str) else method
-    if context is None:
-        context = multiprocessing.get_context("spawn" if _fork_server_is_foreign() else DEFAULT_METHOD)
+    if method is None:
+        method = "spawn" if _fork_server_is_foreign() else DEFAULT_METHOD
+    context = _context(method)
     if context.get_start_method() == "forkserver" and _fork_server_is_foreign():
         raise RuntimeError(
             "mp_context: the fork server belongs to the process that this one was forked from; use 'spawn' here"
@@ -89,6 +90,17 @@ def start_context(method: str | BaseContext | None) -> BaseContext:
     if context.get_start_method() == "fork":
         raise ValueError("mp_context: fork copies locks that other threads hold; use 'forkserver' or 'spawn'")
     return context
+
+
+def _context(method: object) -> BaseContext:
+    if isinstance(method, BaseContext):
+        return method
+    if not isinstance(method, str):
+        raise TypeError(f"mp_context is a start method's name or a context, not {type(method).__name__}")
+    try:
+        return multiprocessing.get_context(method)
+    except ValueError as error:
+        raise ValueError(f"mp_context: there is no such start method here mp_context={method!r}") from error
 
 
 def _fork_server_pid() -> int | None:

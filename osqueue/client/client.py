@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self, get_args
+from typing import Any, Never, Self, get_args
 
 from osqueue.client.changes import Changes
 from osqueue.client.claims import Heartbeats, check_job, failure, success, worker_name
@@ -41,7 +41,7 @@ from osqueue.core.messages import (
 )
 from osqueue.errors import JobNotFound, LeaseLost, OsqueueError, Unavailable
 from osqueue.reactor import LoopThread
-from osqueue.settings import PushOptions, duration, push_options, task_names, whole
+from osqueue.settings import PushOptions, duration, flag, iterable, job_number, push_options, task_names, whole
 from osqueue.transport.unix import UnixConnector
 
 
@@ -61,11 +61,12 @@ class Client:
         """Join the broker that has a directory open.
 
         Raises:
+            TypeError: it is no path.
             Unavailable: no broker has it open.
             AccessDenied: its socket belongs to another user.
         """
+        path = _directory(directory)
         reactor = LoopThread("osqueue-client")
-        path = Path(directory).absolute()
         connection = open_connection(reactor, UnixConnector(path))
         try:
             reactor.run(connection.start()).result()
@@ -89,6 +90,11 @@ class Client:
             return
         face.reactor.run(face.connection.close(OsqueueError("this queue connection has been closed"))).result()
         face.reactor.stop()
+
+    def __reduce__(self) -> Never:
+        raise TypeError(
+            "a queue's connection cannot be copied or sent to another process: make one there, with Client.connect"
+        )
 
     def __enter__(self) -> Self:
         return self
@@ -171,7 +177,7 @@ class Client:
             return face.connection.session.bounded is False
 
         pushing = PushMany(start, wait_room=face.wait_room, many_in_flight=many_in_flight)
-        return pushing.run(map(face.check_size, payloads))
+        return pushing.run(map(face.check_size, iterable("payloads", payloads)))
 
     # --------------------------------------------------------------------------------------------------------- claiming
 
@@ -244,7 +250,7 @@ class Client:
             LeaseLost: it is no longer held; nothing changed.
         """
         check_job(job)
-        self._report(job, success(job, to_bytes(result), self._face.now_ms()))
+        self._report(job, success(job, to_bytes("result", result), self._face.now_ms()))
 
     def fail(
         self,
@@ -266,12 +272,10 @@ class Client:
             LeaseLost: it is no longer held; nothing changed.
         """
         check_job(job)
-        if not isinstance(retry, bool):
-            raise TypeError(f"retry is True or False, not {type(retry).__name__}")
         delay_s = None if delay is None else duration("delay", delay, least=0)
         outcome = failure(job, error, self._face.now_ms())
         outcome.retry_delay_s = delay_s
-        outcome.verdict = "failed" if retry else "dead"
+        outcome.verdict = "failed" if flag("retry", retry) else "dead"
         self._report(job, outcome)
 
     def _report(self, job: Job[Any], outcome: Outcome) -> None:
@@ -292,7 +296,7 @@ class Client:
         Raises:
             JobNotFound: no job has this id.
         """
-        return Changes(self._face, Cancel([whole("job_id", job_id, least=0, most=2**63 - 1)]), bool).result()
+        return Changes(self._face, Cancel([job_number("job_id", job_id)]), bool).result()
 
     def cancel_many(self, ids: Iterable[int]) -> list[int]:
         """End jobs that are not final, many with one write to disk; see `cancel`.
@@ -342,7 +346,7 @@ class Client:
                 raise JobNotFound(f"no job has this id id={job_id}")
             return page.jobs[0]
 
-        return self._face.ask(GetJob(whole("job_id", job_id, least=0, most=2**63 - 1)), Page, first)
+        return self._face.ask(GetJob(job_number("job_id", job_id)), Page, first)
 
     def stats(self) -> Stats:
         """Counts of the whole queue, and of each task."""
@@ -419,6 +423,12 @@ def push_operation(
     )
 
 
+def _directory(directory: object) -> Path:
+    if not isinstance(directory, str | os.PathLike):
+        raise TypeError(f"directory is a path, not {type(directory).__name__}")
+    return Path(directory).absolute()
+
+
 def _lease_lost(job: Job[Any]) -> LeaseLost:
     return LeaseLost(f"the job is no longer held under this lease id={job.id}")
 
@@ -432,4 +442,4 @@ def id_list(ids: int | Iterable[int]) -> list[int]:
     if isinstance(ids, str | bytes) or not isinstance(ids, int | Iterable):
         raise TypeError(f"ids is a job's number, or several, not {type(ids).__name__}")
     given = [ids] if isinstance(ids, int) else [*ids]
-    return [whole("id", one, least=0, most=2**63 - 1) for one in given]
+    return [job_number("ids", one) for one in given]

@@ -139,7 +139,7 @@ class Face:
             TypeError: no bytes.
             PayloadTooLarge: above the queue's ``max_payload``.
         """
-        data = to_bytes(payload)
+        data = to_bytes("payload", payload)
         limit = self.connection.session.max_payload_bytes
         if limit and len(data) > limit:
             raise PayloadTooLarge(
@@ -163,7 +163,7 @@ def itself(value: M) -> M:
     return value
 
 
-def to_bytes(value: object) -> bytes:
+def to_bytes(name: str, value: object) -> bytes:
     """A payload or result as bytes.
 
     Raises:
@@ -174,7 +174,7 @@ def to_bytes(value: object) -> bytes:
     if isinstance(value, bytearray | memoryview):
         return bytes(value)
     way_out = "encode it first, or use Queue" if isinstance(value, str) else "use Queue for other values"
-    raise TypeError(f"payloads and results are bytes here, not {type(value).__name__}: {way_out}")
+    raise TypeError(f"{name} is bytes here, not {type(value).__name__}: {way_out}")
 
 
 def expect(body: object, kind: type[M]) -> M:

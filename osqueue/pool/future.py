@@ -35,9 +35,15 @@ class JobFuture(concurrent.futures.Future[R]):
         job_id: the job's id; None until the broker has answered.
     """
 
-    def __init__(self, cancel: Callable[[JobFuture[R]], bool]) -> None:
-        """For pools; `cancel` asks for the job's end before its start, and says whether that was in time."""
+    def __init__(self, cancel: Callable[[JobFuture[R]], bool], refuse_wait: Callable[[], None]) -> None:
+        """For pools.
+
+        Args:
+            cancel: asks for the job's end before its start, and says whether that was in time.
+            refuse_wait: raises where waiting would never end.
+        """
         super().__init__()
+        self._refuse_wait = refuse_wait
         self.job_id: int | None = None
         self._ask_cancel = cancel
         self.cancel_asked = False
@@ -57,6 +63,18 @@ class JobFuture(concurrent.futures.Future[R]):
             return self.cancelled()
         self.settle_cancelled()
         return True
+
+    def result(self, timeout: float | None = None) -> R:
+        """As in `concurrent.futures`; in a callback of the pool's futures only if the job has ended."""
+        if not self.done():
+            self._refuse_wait()
+        return super().result(timeout)
+
+    def exception(self, timeout: float | None = None) -> BaseException | None:
+        """As `result`."""
+        if not self.done():
+            self._refuse_wait()
+        return super().exception(timeout)
 
     # ----------------------------------------------------------------------------------------------------- for the pool
 

@@ -32,6 +32,9 @@ from osqueue.settings import (
     PushOptions,
     duration,
     exception_classes,
+    flag,
+    iterable,
+    job_number,
     pool_settings,
     push_options,
     queue_settings,
@@ -241,7 +244,7 @@ class LocalPool(Generic[P, R]):
         """
         encode = self._encoder(task)
         return self._open_engine().client.push_many(
-            map(encode, payloads),
+            map(encode, iterable("payloads", payloads)),
             task=task,
             delay=delay,
             priority=priority,
@@ -303,13 +306,15 @@ class LocalPool(Generic[P, R]):
         _refuse_excess("map(payloads)", excess)
         encode = self._encoder(task)
         options = push_options(task=task)
-        waiting: InOrder[R] | AsTheyEnd[R] = InOrder() if ordered else AsTheyEnd()
+        waiting: InOrder[R] | AsTheyEnd[R] = InOrder() if flag("ordered", ordered) else AsTheyEnd()
+        engine = self._open_engine()
         return MapResults(
             lambda payload: self._submit(options, encode(payload), waits=True),
-            payloads,
+            iterable("payloads", payloads),
             waiting=waiting,
             buffersize=BUFFER_JOBS if buffersize is None else whole("buffersize", buffersize, least=1),
-            return_exceptions=return_exceptions,
+            return_exceptions=flag("return_exceptions", return_exceptions),
+            refuse_wait=engine.results.refuse_wait,
         )
 
     # --------------------------------------------------------------------------------------------------------- managing
@@ -365,7 +370,7 @@ class LocalPool(Generic[P, R]):
         """
         engine = self._open_engine()
         if not isinstance(job, JobFuture):
-            return engine.client.cancel(job)
+            return engine.client.cancel(job_number("job", job))
         if job.cancel():
             return True
         return job.job_id is not None and not job.done() and engine.client.cancel(job.job_id)
@@ -417,11 +422,12 @@ class LocalPool(Generic[P, R]):
             wait: False to return at once; the program then ends when the jobs have.
             cancel_futures: cancel the jobs of `submit` and `map` that have not begun.
         """
+        waits, cancels = flag("wait", wait), flag("cancel_futures", cancel_futures)
         if not self._close():
             return
-        if cancel_futures:
+        if cancels:
             self._engine.cancel_all()
-        if wait:
+        if waits:
             self._finish()
             return
         threading.Thread(target=self._finish, name="osqueue-shutdown", daemon=False).start()
@@ -431,6 +437,12 @@ class LocalPool(Generic[P, R]):
         grace_s = self._settings.grace_s if grace is None else duration("grace", grace, least=0)
         if self._close():
             self._ending.stop(grace_s, warn=self._directory.private)
+
+    def __reduce__(self) -> Never:
+        raise TypeError(
+            "a pool cannot be copied or sent to another process: a handler pushes with current_job().push, and another "
+            "program joins the queue with Client.connect"
+        )
 
     def __enter__(self) -> Self:
         return self
@@ -450,7 +462,7 @@ class LocalPool(Generic[P, R]):
 
     def _submit(self, options: PushOptions, data: bytes, *, waits: bool = False) -> JobFuture[R]:
         engine = self._open_engine()
-        future: JobFuture[R] = JobFuture(self._cancel_unstarted)
+        future: JobFuture[R] = JobFuture(self._cancel_unstarted, engine.results.refuse_wait)
         engine.submitter.submit(Submission(options, data, future, self._handlers.results(options.task), waits))
         return future
 

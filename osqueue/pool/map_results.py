@@ -95,6 +95,7 @@ class MapResults(Generic[R]):
         waiting: which result comes next.
         buffersize: how many jobs may be on their way.
         return_exceptions: give a failed job's error in its turn instead of raising it.
+        refuse_wait: raises where waiting would never end.
     """
 
     def __init__(
@@ -105,6 +106,7 @@ class MapResults(Generic[R]):
         waiting: Waiting[R],
         buffersize: int,
         return_exceptions: bool,
+        refuse_wait: Callable[[], None],
     ) -> None:
         self._submit = submit
         self._payloads = iter(payloads)
@@ -112,6 +114,7 @@ class MapResults(Generic[R]):
         self._buffersize = buffersize
         self._refill = max(1, buffersize // 4)
         self._return_exceptions = return_exceptions
+        self._refuse_wait = refuse_wait
         self._exhausted = False
         self._source_error: Exception | None = None
         self._read_ahead(FIRST_READ_S)
@@ -127,6 +130,8 @@ class MapResults(Generic[R]):
             self._exhausted = True
             error, self._source_error = self._source_error, None
             raise error or StopIteration
+        if not self._waiting.ready:
+            self._refuse_wait()
         future = self._waiting.next()
         try:
             result = future.result()

@@ -7,16 +7,18 @@ from typing import Any
 
 from osqueue.errors import PayloadTooLarge, UnknownTask
 from osqueue.jobs import Handlers
+from osqueue.settings import task_name
 
 
-def payload_encoder(handlers: Handlers, task: str, *, limit_bytes: int) -> Callable[[Any], bytes]:
+def payload_encoder(handlers: Handlers, task: object, *, limit_bytes: int) -> Callable[[Any], bytes]:
     """What encodes and checks this task's payloads; it raises InvalidPayload and PayloadTooLarge.
 
     Raises:
         UnknownTask: there is no handler for the task.
+        TypeError, ValueError: it is no name of one.
     """
-    if task not in handlers.names:
-        raise UnknownTask(f"the pool has no handler for this task task={task!r}")
+    if not isinstance(task, str) or task not in handlers.names:
+        raise UnknownTask(f"the pool has no handler for this task task={task_name(task)!r}")
     encode = handlers.payloads(task).encode_checked
 
     def checked(payload: Any) -> bytes:

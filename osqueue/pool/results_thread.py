@@ -26,6 +26,14 @@ class ResultsThread:
         """Have them called one after the other, with one wake-up of the thread; the failure of one is its own."""
         self._inbox.put(lambda: _call_all(functions))
 
+    def refuse_wait(self) -> None:
+        """Raises `RuntimeError` in the thread itself: what it waits for there could never be told."""
+        if threading.current_thread() is self._thread:
+            raise RuntimeError(
+                "a future's callback cannot wait for another job of its pool, whose end would be told in this very "
+                "thread: give that one a callback too, or wait in a thread of your own"
+            )
+
     def stop(self, timeout_s: float) -> None:
         """End the thread when what was handed in has been called; nothing is waited for in the thread itself."""
         self._inbox.put(None)

@@ -136,7 +136,7 @@ def test_several_who_wait_all_get_in_and_the_bound_holds():
 
 
 def test_a_future_that_comes_back_unpushed_while_it_is_cancelled_is_cancelled():
-    future = JobFuture(lambda _: False)
+    future = JobFuture(lambda _: False, lambda: None)
 
     class ComesBack:
         """What a `Submitter` says of a future whose push is in flight, and then did not fit."""
