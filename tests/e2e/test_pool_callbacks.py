@@ -75,8 +75,7 @@ def test_every_other_method_may_be_called_in_a_callback() -> None:
             lambda: pool.get(job_id),
             lambda: pool.cancel(job_id),
             lambda: pool.requeue([]),
-            pool.pause,
-            pool.resume,
+            lambda: (pool.pause(), pool.resume()),
             lambda: pool.resize(2),
             lambda: list(pool.dead()),
         ):
