@@ -65,7 +65,7 @@ class LoopThread:
         Raises:
             RuntimeError: the loop has been stopped, or belongs to the process that forked this one.
         """
-        self._check()
+        self.refuse_forked()
         self._inbox.append((function, args))
         if self._ended:
             # After this was set the inbox is emptied once more: what was too late for that is refused here.
@@ -111,11 +111,17 @@ class LoopThread:
         """Whether the caller is the loop's own thread, which must not wait."""
         return threading.current_thread() is self._thread
 
-    # ---------------------------------------------------------------------------------------------------------- private
+    @property
+    def forked(self) -> bool:
+        """Whether this process was forked from the one whose loop it is."""
+        return self._forked
 
-    def _check(self) -> None:
+    def refuse_forked(self) -> None:
+        """Raises `RuntimeError` in a process that was forked from the one whose loop it is."""
         if self._forked:
             raise RuntimeError("this osqueue object belongs to the parent of this forked process; make a new one here")
+
+    # ---------------------------------------------------------------------------------------------------------- private
 
     def _begin(self, coroutine: Coroutine[Any, Any, R], future: concurrent.futures.Future[R]) -> None:
         task = self.loop.create_task(coroutine)
@@ -134,7 +140,7 @@ class LoopThread:
     def _run(self, made: concurrent.futures.Future[_Made]) -> None:
         # Made here, since Ctrl-C is raised in the main thread, and a loop that is half made cannot even be deleted.
         try:
-            selector = selectors.DefaultSelector()
+            selector = _Selector()
             loop = asyncio.SelectorEventLoop(selector)
         except BaseException as error:  # noqa: BLE001 - raised by whoever waits for the loop
             made.set_exception(error)
@@ -173,6 +179,19 @@ class LoopThread:
         """In a forked child: the thread is not here, so nothing will ever run."""
         self._forked = True
         self._selector.close()
+
+
+class _Selector(selectors.DefaultSelector):
+    """A selector that knows nothing any more once it is closed.
+
+    In a forked child it is closed below its loop, whose transports ask it for themselves as they are deleted.
+    """
+
+    def get_key(self, fileobj: Any) -> selectors.SelectorKey:
+        try:
+            return super().get_key(fileobj)
+        except RuntimeError:
+            raise KeyError(fileobj) from None
 
 
 _threads: weakref.WeakSet[LoopThread] = weakref.WeakSet()

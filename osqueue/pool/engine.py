@@ -186,6 +186,11 @@ class Engine:
         """Cancel those jobs that have not begun; which they were."""
         return self.reactor.run(self._cancellation.unstarted(list(futures))).result()
 
+    def refuse_wait(self) -> None:
+        """Raises `RuntimeError` where no job's end is ever told: in a future's callback, and in a forked child."""
+        self.reactor.refuse_forked()
+        self.results.refuse_wait()
+
     def cancel_all(self) -> None:
         """Cancel every job of a future that has not begun."""
         for future in self.reactor.run(self._cancellation.every_unstarted()).result():

@@ -314,7 +314,7 @@ class LocalPool(Generic[P, R]):
             waiting=waiting,
             buffersize=BUFFER_JOBS if buffersize is None else whole("buffersize", buffersize, least=1),
             return_exceptions=flag("return_exceptions", return_exceptions),
-            refuse_wait=engine.results.refuse_wait,
+            refuse_wait=engine.refuse_wait,
         )
 
     # --------------------------------------------------------------------------------------------------------- managing
@@ -450,6 +450,8 @@ class LocalPool(Generic[P, R]):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
+        if self._engine.reactor.forked:
+            return  # a child that the program has forked inside the block leaves it too; the pool is its parent's
         if kind is None:
             self.shutdown()
         elif self._close():
@@ -462,13 +464,14 @@ class LocalPool(Generic[P, R]):
 
     def _submit(self, options: PushOptions, data: bytes, *, waits: bool = False) -> JobFuture[R]:
         engine = self._open_engine()
-        future: JobFuture[R] = JobFuture(self._cancel_unstarted, engine.results.refuse_wait)
+        future: JobFuture[R] = JobFuture(self._cancel_unstarted, engine.refuse_wait)
         engine.submitter.submit(Submission(options, data, future, self._handlers.results(options.task), waits))
         return future
 
     def _open_engine(self) -> Engine:
         if self._closed:
             raise RuntimeError("the pool has been closed")
+        self._engine.reactor.refuse_forked()
         if self._engine.error is not None:
             raise copy.copy(self._engine.error)
         return self._engine

@@ -9,6 +9,8 @@ import sys
 import time
 from pathlib import Path
 
+from osqueue import LocalPool
+
 
 def give_object(value):
     return {"a": object()}
@@ -114,3 +116,8 @@ def outgrow_its_group(group):
     taken = []
     while True:
         taken.append(bytearray(os.urandom(1024 * 1024)))
+
+
+def double_in_a_pool(numbers):
+    with LocalPool("tests.e2e.handlers:double", workers=1) as pool:
+        return list(pool.map(numbers))
