@@ -71,7 +71,8 @@ class CurrentJob:
                 by then; ``delay`` counts from the commit.
 
         Raises:
-            UnknownTask, InvalidPayload, PayloadTooLarge: the job cannot be pushed.
+            UnknownTask: this pool has no handler for the task; under ``osqueue work`` any task will do.
+            InvalidPayload, PayloadTooLarge: the job cannot be pushed.
             QueueFull: one job leaves at most 10,000 jobs and 16 MiB behind.
             RuntimeError: this job has ended.
         """
@@ -106,8 +107,8 @@ class Stage:
     """Where the worker's loop puts the job that it is on. Its main thread writes, any thread reads."""
 
     __slots__ = (
-        "_follow_ups", "cancelled_ids", "encoders", "job", "lock", "max_payload_bytes", "started_ns", "tell",
-        "timeout_s", "worker_state",
+        "_follow_ups", "cancelled_ids", "encode_other", "encoders", "job", "lock", "max_payload_bytes", "started_ns",
+        "tell", "timeout_s", "worker_state",
     )  # fmt: skip
 
     def __init__(self, timeout_s: float | None) -> None:
@@ -121,6 +122,8 @@ class Stage:
         """What the initializer has returned."""
         self.encoders: Encoders = {}
         """What encodes the payloads of follow-up jobs, by task."""
+        self.encode_other: Callable[[Any], bytes] | None = None
+        """The same for tasks that have no handler here; None if their jobs may not follow."""
         self.max_payload_bytes = 0
         self.lock = threading.Lock()
         """Held while a follow-up job is added, and while the job leaves the stage."""
@@ -140,7 +143,7 @@ class Stage:
     def follow_ups(self) -> FollowUps:
         """What the job on the stage leaves behind if it succeeds; under the lock."""
         if self._follow_ups is None:
-            self._follow_ups = FollowUps(self.encoders, self.max_payload_bytes)
+            self._follow_ups = FollowUps(self.encoders, self.encode_other, self.max_payload_bytes)
         return self._follow_ups
 
     def leave(self) -> list[Push] | None:

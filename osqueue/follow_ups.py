@@ -26,11 +26,13 @@ class FollowUps:
 
     Args:
         encoders: of the tasks that the worker has handlers for; they raise InvalidPayload.
+        other: of the tasks of other supervisors; None if there are to be none.
         max_payload_bytes: of one payload.
     """
 
-    def __init__(self, encoders: Encoders, max_payload_bytes: int) -> None:
+    def __init__(self, encoders: Encoders, other: Callable[[Any], bytes] | None, max_payload_bytes: int) -> None:
         self._encoders = encoders
+        self._other = other
         self._max_payload_bytes = max_payload_bytes
         self._options: PushOptions | None = None
         self._jobs = self._bytes = 0
@@ -44,7 +46,7 @@ class FollowUps:
             UnknownTask, InvalidPayload, PayloadTooLarge: the job cannot be pushed.
             QueueFull: one job cannot leave so many behind.
         """
-        encode = self._encoders.get(options.task)
+        encode = self._encoders.get(options.task, self._other)
         if encode is None:
             raise UnknownTask(f"the pool has no handler for this task task={options.task!r}")
         data = encode(payload)

@@ -6,6 +6,7 @@ Rules:
 * A damaged file is moved into ``quarantine/``, its bytes unchanged, before anything is committed. A crash in between
   leaves a missing object in place of a damaged one: the queue opens as before, and the same command goes on.
 * The jobs of a dropped segment count as discarded, without a record; so do the records of a dropped archive object.
+* With an object of keys all keys are forgotten: which of them are held cannot be told any more.
 * A damaged root is not mended, nor one that is older than objects beside it: what it should say is not known.
 """
 
@@ -16,6 +17,7 @@ from msgspec import Struct
 from osqueue.broker.takeover import Taken, nonce, take_over
 from osqueue.core import codec
 from osqueue.core.commit import Commit
+from osqueue.core.model import Root
 from osqueue.core.objects import parse, segment_key
 from osqueue.core.segment import NeedsObjectsError
 from osqueue.core.settings import QueueSettings
@@ -34,6 +36,8 @@ class SetAside(Struct, frozen=True, omit_defaults=True):
     place: str | None = None
     first_id: int | None = None
     last_id: int | None = None
+    keys: bool = False
+    """Whether it was one of keys, so that no unfinished job has a key any more."""
 
 
 class Quarantined(Struct, frozen=True):
@@ -62,24 +66,20 @@ def quarantine(storage: DirectoryStorage) -> Quarantined:
     ):
         return Quarantined([], 0, 0, findings, mended=False)
     problems = {problem.key: problem for problem in findings.problems if problem.name in _SET_ASIDE}
-    ids = _ids(storage)
-    aside = [_set_aside(storage, problem, ids) for problem in problems.values()]
+    root = codec.decode_root(storage.read(ROOT_KEY)[0])
+    aside = [_set_aside(storage, problem, root) for problem in problems.values()]
     return _go_on_without(storage, aside)
 
 
-def _ids(storage: DirectoryStorage) -> dict[str, tuple[int, int]]:
-    """First and last id of each segment that the root names."""
-    root = codec.decode_root(storage.read(ROOT_KEY)[0])
-    return {segment_key(line.number, line.epoch): (line.first_id, line.last_id) for line in root.segments}
-
-
-def _set_aside(storage: DirectoryStorage, problem: Problem, ids: dict[str, tuple[int, int]]) -> SetAside:
+def _set_aside(storage: DirectoryStorage, problem: Problem, root: Root) -> SetAside:
     place = storage.set_aside(problem.key.rstrip("/"))
+    ids = {segment_key(line.number, line.epoch): (line.first_id, line.last_id) for line in root.segments}
     first_id, last_id = ids.get(problem.key, (None, None))
     name = parse(problem.key)
     if name is not None and name.digest:
         first_id, last_id = name.first_id, name.last_id
-    return SetAside(problem, place, first_id, last_id)
+    of_keys = problem.key in {segment_key(one.number, one.epoch) for one in root.key_objects}
+    return SetAside(problem, place, first_id, last_id, of_keys)
 
 
 def _go_on_without(storage: DirectoryStorage, aside: list[SetAside]) -> Quarantined:

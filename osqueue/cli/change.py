@@ -17,8 +17,8 @@ from osqueue.cli.exit_status import UsageError
 from osqueue.cli.output import jobs_and, print_json
 from osqueue.cli.target import open_queue
 from osqueue.client import Client
-from osqueue.core.messages import MAX_IDS
-from osqueue.errors import JobNotFound, Unavailable
+from osqueue.core.messages import MAX_IDS, JobRecord
+from osqueue.errors import Corrupt, JobNotFound, Unavailable
 
 _NAMED_IDS = 10
 
@@ -88,15 +88,27 @@ def _change(options: argparse.Namespace, done: str, otherwise: str, change: Chan
 
 
 def _change_all_dead(options: argparse.Namespace, done: str, change: Change) -> int:
+    damage: list[Corrupt] = []
     with open_queue(options.target) as queue:
         # No more than are dead now: a job that is run again may be dead again before the last one has been seen.
-        ids = (record.id for record in islice(queue.dead(), queue.stats().dead))
+        ids = _ids_until_damage(islice(queue.dead(), queue.stats().dead), damage)
         changed = sum(1 for _ in _in_parts(queue, ids, done, change))
     if options.json:
         print_json({done: changed, "unchanged": [], "unknown": []})
     else:
         print(f"{jobs_and(changed)} {done}")
+    if damage:
+        raise damage[0]
     return exit_status.DONE
+
+
+def _ids_until_damage(records: Iterator[JobRecord], damage: list[Corrupt]) -> Iterator[int]:
+    """The ids of all that can be read; ``damage`` gets the reason if that is not all."""
+    try:
+        for record in records:
+            yield record.id
+    except Corrupt as error:
+        damage.append(error)
 
 
 def _in_parts(queue: Client, ids: Iterator[int], done: str, change: Change) -> Iterator[int]:

@@ -48,13 +48,13 @@ def _print_counts(stats: Stats, target: str) -> None:
         "dead": f"osqueue list {target} --state dead" if stats.dead else "",
     }
     width = len(str(stats.pushed))
-    for name in (*_STATES, "pushed"):
+    for name in (*_STATES, "discarded", "pushed"):
         line = f"{name:9}  {getattr(stats, name):{width}}  {notes.get(name, '')}"
         print(line.rstrip())
 
 
 def _print_tasks(tasks: dict[str, TaskStats]) -> None:
-    names = (*_STATES, "pushed")
+    names = (*_STATES, "discarded", "pushed")
     rows = [[printable(task), *(str(getattr(of, name)) for name in names)] for task, of in sorted(tasks.items())]
     print_table(["TASK", *map(str.upper, names)], rows)
 

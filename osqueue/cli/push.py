@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 
@@ -12,7 +13,7 @@ from osqueue.cli import exit_status
 from osqueue.cli.command import Command, add_json, add_target, count, seconds
 from osqueue.cli.exit_status import CannotOpen, UsageError
 from osqueue.cli.line_source import BrokenLine, LineSource, decode_json
-from osqueue.cli.output import jobs_and
+from osqueue.cli.output import jobs_and, print_json
 from osqueue.cli.target import open_queue
 from osqueue.client import Client
 from osqueue.errors import Rejected, Unavailable
@@ -54,7 +55,16 @@ def _push_one(options: argparse.Namespace) -> int:
     decode_json(options.payload)
     payload = msgspec.json.format(options.payload.encode(), indent=-1)
     with open_queue(options.target, create=True) as queue:
-        _print_ids([_push_payload(queue, payload, options)], options)
+        newest = queue.stats().pushed if options.key is not None else 0
+        job_id = _push_payload(queue, payload, options)
+    if job_id > newest:
+        _print_ids([job_id], options)
+        return exit_status.DONE
+    if options.json:
+        print_json({"pushed": 0, "first_id": job_id, "last_id": job_id})
+    else:
+        print(job_id)
+        print(f"osqueue: job {job_id} has this key and is unfinished: nothing was pushed", file=sys.stderr)
     return exit_status.DONE
 
 

@@ -64,6 +64,8 @@ def _print_quarantined(quarantined: Quarantined) -> None:
         where = "nothing was there" if one.place is None else f"now {printable(one.place)}"
         ids = "" if one.first_id is None else f"jobs {one.first_id} to {one.last_id}; "
         print(f"set aside {printable(one.problem.key)}: {one.problem.name}: {ids}{where}")
+    if any(one.keys for one in quarantined.aside):
+        print("all keys are forgotten: what is pushed with a key is pushed, though an earlier job had it and waits")
     if quarantined.dropped:
         print(f"{jobs_and(quarantined.dropped, ('is', 'are'))} not in the queue any more")
     if quarantined.unrecorded:

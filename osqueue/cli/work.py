@@ -91,6 +91,7 @@ def _plan(options: argparse.Namespace) -> PoolPlan:
         retry_on=(class_name(Exception),),
         no_retry_on=(),
         mp_context=None,
+        knows_other_tasks=True,
     )
 
 

@@ -398,7 +398,10 @@ class Ask(Struct, tag="ask"):
 
 
 class TaskStats(Struct):
-    """Counts of one task's jobs. *running* means begun; handed out but not begun counts as ready."""
+    """Counts of one task's jobs. *running* means begun; handed out but not begun counts as ready.
+
+    Together they are ``pushed``; *discarded* jobs are those that were dead, or were dropped with what was damaged.
+    """
 
     ready: int = 0
     delayed: int = 0
@@ -406,6 +409,7 @@ class TaskStats(Struct):
     succeeded: int = 0
     dead: int = 0
     cancelled: int = 0
+    discarded: int = 0
     pushed: int = 0
 
 
@@ -418,6 +422,7 @@ class Stats(Struct, tag="stats"):
     succeeded: int = 0
     dead: int = 0
     cancelled: int = 0
+    discarded: int = 0
     pushed: int = 0
     workers: int = 0
     oldest_ready_s: float | None = None

@@ -79,6 +79,7 @@ class Queries:
                 succeeded=counts.succeeded,
                 dead=counts.dead,
                 cancelled=counts.cancelled,
+                discarded=counts.discarded,
                 pushed=counts.pushed,
             )
         total = {name: sum(getattr(task, name) for task in tasks.values()) for name in TaskStats.__struct_fields__}

@@ -231,6 +231,7 @@ class Engine:
             payload_type=plan.handlers.payload_type,
             result_type=plan.handlers.result_type,
             codec=plan.codec,
+            knows_other_tasks=plan.knows_other_tasks,
             mp_context=plan.mp_context,
         )
         return Supervisor(self.reactor.loop, self._link, settings, when_broken=self._broken)

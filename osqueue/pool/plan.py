@@ -24,4 +24,5 @@ class PoolPlan(Struct, frozen=True, kw_only=True):
     retry_on: tuple[str, ...]
     no_retry_on: tuple[str, ...]
     codec: str | None = None
+    knows_other_tasks: bool = False
     mp_context: str | BaseContext | None

@@ -10,6 +10,7 @@ from osqueue.core.messages import JobRecord, Stats
 from osqueue.pool.directory import PoolDirectory
 
 _log = logging.getLogger("osqueue")
+_SHOWN_CHARS = 200
 
 
 def warn_of_dead(first: JobRecord | None, directory: PoolDirectory, died: int) -> None:
@@ -84,4 +85,6 @@ def _first_error(record: JobRecord | None) -> str:
     if record is None or not record.errors:
         return "unknown"
     error = record.errors[-1]
-    return f"{error.error_type}: {error.message} (job {record.id})"
+    line = " ".join(error.message.split())
+    clipped = line if len(line) <= _SHOWN_CHARS else line[:_SHOWN_CHARS] + "…"
+    return f"{error.error_type}: {clipped} (job {record.id})"

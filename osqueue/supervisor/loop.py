@@ -359,6 +359,7 @@ class Supervisor:
             payload_type=settings.payload_type,
             result_type=settings.result_type,
             codec=settings.codec,
+            knows_other_tasks=settings.knows_other_tasks,
         )
         process = WorkerProcess(
             self._loop,

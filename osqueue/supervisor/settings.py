@@ -34,4 +34,5 @@ class SupervisorSettings(Struct, frozen=True, kw_only=True):
     payload_type: Any = None
     result_type: Any = None
     codec: str | None = None
+    knows_other_tasks: bool = False
     mp_context: str | BaseContext | None = None

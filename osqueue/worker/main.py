@@ -23,6 +23,7 @@ from osqueue.codec import load_codec
 from osqueue.context import Stage, enter_worker
 from osqueue.jobs import find, find_function, task_values
 from osqueue.lifecycle import Course, Lifecycle
+from osqueue.values import JsonValues
 from osqueue.worker import lifeline
 from osqueue.worker.attempt import Judgement, Task
 from osqueue.worker.coroutine import Coroutines
@@ -58,6 +59,8 @@ class WorkerSpec(Struct, frozen=True, kw_only=True):
     payload_type: Any = None
     result_type: Any = None
     codec: str | None = None
+    knows_other_tasks: bool = False
+    """Whether others have handlers for tasks that this worker has none for, so that it may push for them."""
 
 
 class PassedFd:
@@ -102,6 +105,7 @@ def work(channel: socket.socket, life: Connection, faults: PassedFd, spec: Worke
         slot = Slot(spec.blame_path, spec.slot, pid=os.getpid(), process_started=started)
         stage.worker_state = course.begin()
         stage.encoders = {name: task.payloads.encode_checked for name, task in tasks.items()}
+        stage.encode_other = JsonValues(Any, "payload").encode_checked if spec.knows_other_tasks else None
         stage.max_payload_bytes = spec.max_result_bytes
     except BaseException as error:  # noqa: BLE001
         # An import, or the initializer, is the user's code: whatever it raises, sys.exit() too, is told, and then this

@@ -131,3 +131,38 @@ def test_wrong_usage_changes_nothing(arguments: list[str], tmp_path: Path) -> No
 def test_where_there_is_no_queue_none_is_made(command: str, tmp_path: Path) -> None:
     assert osqueue(command, "jobs", "1", cwd=tmp_path).returncode == 3
     assert not (tmp_path / "jobs").exists()
+
+
+def dead_jobs(directory: Path) -> None:
+    """Three segments' worth of dead jobs, so large that each is a segment of its own."""
+    with Broker.open(directory, max_attempts=1) as broker:
+        for number in range(3):
+            broker.push(b'"%b"' % (b"%d" % number * 6_000))
+            job = broker.claim()
+            assert job is not None
+            broker.fail(job, "why")
+
+
+@pytest.mark.parametrize(("command", "done"), [("requeue", "requeued"), ("discard", "discarded")])
+def test_what_can_be_read_of_the_dead_is_changed_beside_damage_and_then_the_damage_is_told(
+    tmp_path: Path, command: str, done: str
+) -> None:
+    dead_jobs(tmp_path / "jobs")
+    segment = min((tmp_path / "jobs" / "segments").iterdir())
+    segment.write_bytes(segment.read_bytes().replace(b"why", b"who"))
+
+    ended = osqueue(command, "jobs", "--state", "dead", cwd=tmp_path)
+
+    assert ended.returncode == 4
+    assert ended.stdout == f"2 jobs {done}\n"
+    assert f"key=segments/{segment.name}" in ended.stderr
+
+
+def test_discarded_jobs_are_counted_so_that_all_states_add_up(jobs: Path) -> None:
+    succeed("discard", "jobs", "1", cwd=jobs)
+
+    status = document("status", "jobs", cwd=jobs)
+
+    assert (status["discarded"], status["dead"], status["pushed"]) == (1, 0, 3)
+    assert sum(status[name] for name in ("ready", "delayed", "running", "succeeded", "cancelled", "discarded")) == 3
+    assert "discarded  1" in succeed("status", "jobs", cwd=jobs)

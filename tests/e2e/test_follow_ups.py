@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from osqueue import Broker, LocalPool, current_job
+from tests.cli.command_line import documents, osqueue, succeed
 from tests.e2e import follow_up_handlers as handlers
 from tests.e2e.waiting import wait_for
 
@@ -112,6 +113,23 @@ def test_nothing_follows_a_job_that_has_ended(pool: LocalPool) -> None:
 def test_there_is_no_job_outside_a_handler() -> None:
     with pytest.raises(RuntimeError, match="only inside a handler"):
         current_job()
+
+
+def test_workers_of_one_task_hand_over_to_those_of_another(tmp_path: Path) -> None:
+    tmp_path.joinpath("stages.py").write_text(
+        "from osqueue import current_job\n"
+        "def first(n): current_job().push(n + 1, task='second')\n"
+        "def second(n): return n * 10\n"
+    )
+    succeed("push", "queue", "4", "--task", "first", cwd=tmp_path)
+
+    osqueue("work", "queue", "first=stages:first", "--burst", "-j", "1", cwd=tmp_path)
+    osqueue("work", "queue", "second=stages:second", "--burst", "-j", "1", cwd=tmp_path)
+
+    assert [(one["task"], one["result"]) for one in documents("history", "queue", cwd=tmp_path)] == [
+        ("first", None),
+        ("second", 50),
+    ]
 
 
 @pytest.mark.slow

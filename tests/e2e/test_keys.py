@@ -80,8 +80,11 @@ def test_a_key_that_is_no_text_is_refused_by_name(tmp_path: Path) -> None:
 
 
 def test_the_command_line_pushes_with_a_key(tmp_path: Path) -> None:
-    for payload in ("1", "2"):
-        assert succeed("push", "queue", payload, "--key", "order-7", cwd=tmp_path) == "1\n"
+    assert succeed("push", "queue", "1", "--key", "order-7", cwd=tmp_path) == "1\n"
+    again = osqueue("push", "queue", "2", "--key", "order-7", cwd=tmp_path)
+    assert (again.returncode, again.stdout) == (0, "1\n")
+    assert "job 1 has this key and is unfinished: nothing was pushed" in again.stderr
+    assert document("push", "queue", "2", "--key", "order-7", cwd=tmp_path)["pushed"] == 0
 
     assert document("show", "queue", "1", cwd=tmp_path)["key"] == "order-7"
     assert "order-7" in succeed("show", "queue", "1", cwd=tmp_path)

@@ -163,13 +163,14 @@ def test_an_archive_object_goes_with_its_records_and_the_counts_stay(hurt: Calla
 
 
 def test_everything_damaged_at_once_is_set_aside_and_again_later(queue: Queue) -> None:
-    for path in (*queue.segments(), *queue.objects()):
+    objects = [*queue.segments(), *queue.objects()]
+    for path in objects:
         damage(path)
     (queue.path / "archive" / "notes.txt").write_text("mine")
 
     done = queue.quarantine()
 
-    assert len(done.aside) == 7
+    assert len(done.aside) == len(objects) + 1
     assert (done.dropped, done.unrecorded) == (3 * JOBS, 6)
     assert queue.is_sound()
     assert queue.quarantine().aside == []
@@ -310,3 +311,39 @@ def test_a_crash_at_any_call_leaves_a_queue_that_opens_and_the_same_command_goes
         assert (stats.ready, stats.succeeded, stats.pushed) == (2 * JOBS + 1, 6, 6 + 3 * JOBS + 1)
         assert crashed.root().pruned == JOBS + 2
     assert moments > 15
+
+
+def keyed(path: Path) -> list[Path]:
+    """Jobs with keys in a segment, and an object of keys; those two."""
+    with Broker.open(path) as broker:
+        for number in range(100):
+            broker.push(b'"%0300d"' % number, key=f"order-{number}")
+    root = codec.decode_root((path / ROOT_KEY).read_bytes())
+    return [
+        path / "segments" / f"{one.number:012}-{one.epoch:06}.jsonl" for one in (root.segments[0], *root.key_objects)
+    ]
+
+
+def test_keys_of_jobs_in_a_segment_that_is_set_aside_are_free_and_the_others_are_not(tmp_path: Path) -> None:
+    segment, _ = keyed(tmp_path / "queue")
+    damage(segment)
+    told = osqueue("verify", "queue", "--quarantine", cwd=tmp_path)
+
+    assert "keys are forgotten" not in told.stdout
+    with Broker.open(tmp_path / "queue") as broker:
+        assert broker.push(b"1", key="order-0") == 101
+        assert broker.push(b"1", key="order-99") == 100
+
+
+def test_with_an_object_of_keys_all_keys_are_forgotten_and_that_is_said(tmp_path: Path) -> None:
+    _, keys = keyed(tmp_path / "queue")
+    damage(keys)
+    told = osqueue("verify", "queue", "--quarantine", cwd=tmp_path)
+
+    assert told.returncode == 0
+    assert "all keys are forgotten" in told.stdout
+    with Broker.open(tmp_path / "queue") as broker:
+        assert broker.push(b"1", key="order-99") == 101
+        broker.cancel(100)
+        assert broker.push(b"1", key="order-99") == 101
+        assert broker.stats().ready == 100
