@@ -9,7 +9,7 @@ import sys
 import time
 from pathlib import Path
 
-from osqueue import LocalPool
+from osqueue import LocalPool, Retry, current_job
 
 
 def give_object(value):
@@ -121,3 +121,10 @@ def outgrow_its_group(group):
 def double_in_a_pool(numbers):
     with LocalPool("tests.e2e.handlers:double", workers=1) as pool:
         return list(pool.map(numbers))
+
+
+def fail_again_at_once(value):
+    """The first attempt asks for another one at once, which fails."""
+    if current_job().attempt == 1:
+        raise Retry(delay=0)
+    raise ValueError(value)
