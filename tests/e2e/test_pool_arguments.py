@@ -157,3 +157,27 @@ def test_every_option_of_a_push_is_the_jobs(method: str) -> None:
         assert options_kept(pool, short) == ("sleep", "dead", 0, 1)
         assert pool.get(short).errors[0].error_type == "JobTimeout"
         pool.discard([once, short])
+
+
+def test_a_record_tells_all_of_a_job(tmp_path: Path) -> None:
+    with LocalPool({"twice": handlers.fail_once}, workers=1, retry_backoff=0, path=tmp_path) as pool:
+        job_id = pool.push(str(tmp_path / "seen"), task="twice", priority=5, key="order-7", delay=0.1)
+        later = pool.push("later", task="twice", delay=HOUR_S)
+        wait_for(lambda: pool.get(job_id).state == "succeeded")
+        record, waiting = pool.get(job_id), pool.get(later)
+        pool.cancel(later)
+
+    told = (record.id, record.task, record.state, record.priority, record.key, record.attempts, record.result)
+    assert told == (job_id, "twice", "succeeded", 5, "order-7", 2, b'"seen"')
+    assert record.payload == f'"{tmp_path}/seen"'.encode()
+    assert record.worker is not None
+    assert record.started_at is not None
+    assert record.finished_at is not None
+    assert record.pushed_at < record.started_at <= record.finished_at
+    [error] = record.errors
+    assert (error.error_type, error.message, error.attempt) == ("ValueError", "the first time", 1)
+    assert "in fail_once" in error.traceback
+    assert record.pushed_at < error.at <= record.finished_at
+    assert waiting.due_at is not None
+    wait = datetime.fromisoformat(waiting.due_at) - datetime.fromisoformat(waiting.pushed_at)
+    assert HOUR_S <= wait.total_seconds() <= HOUR_S + STEP_S

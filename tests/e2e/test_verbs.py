@@ -54,7 +54,7 @@ def test_a_job_is_pushed_claimed_and_completed_with_the_very_bytes(queue):
     queue.complete(job, b"[2]")
 
     record = queue.get(job_id)
-    assert (record.state, record.result, record.attempts, record.worker) == ("succeeded", b"[2]", 1, record.worker)
+    assert (record.state, record.result, record.attempts, record.worker) == ("succeeded", b"[2]", 1, "worker-1")
     assert queue.claim() is None
 
 
@@ -67,6 +67,27 @@ def test_bytes_that_are_no_clean_json_come_back_byte_for_byte(queue, payload):
     assert job.payload == payload
     queue.complete(job, payload)
     assert (queue.get(job_id).payload, queue.get(job_id).result) == (payload, payload)
+
+
+def test_stats_count_jobs_by_state_and_task_and_know_how_long_the_oldest_has_waited(queue):
+    assert queue.stats().oldest_ready_s is None
+    queue.push_many([b"1", b"2", b"3", b"4"])
+    queue.push(b"5", task="other", delay=3600)
+    queue.complete(queue.claim())
+    queue.fail(queue.claim(), retry=False)
+    queue.claim()
+    queue.cancel(queue.push(b"6"))
+
+    stats = queue.stats()
+
+    def counts(of):
+        return of.ready, of.delayed, of.running, of.succeeded, of.dead, of.cancelled, of.pushed
+
+    assert counts(stats) == (1, 1, 1, 1, 1, 1, 6)
+    assert counts(stats.tasks["default"]) == (1, 0, 1, 1, 1, 1, 5)
+    assert counts(stats.tasks["other"]) == (0, 1, 0, 0, 0, 0, 1)
+    waited_s = queue.stats().oldest_ready_s
+    wait_for(lambda: queue.stats().oldest_ready_s > waited_s)
 
 
 def test_a_claim_waits_for_a_push(queue):
