@@ -98,6 +98,8 @@ def test_push_many_reads_no_further_ahead_than_its_batches_in_flight(client, bro
             read += 1
             yield b"%d" % number
 
+    # Before its welcome a client does not know whether the queue has a bound, and has one batch in flight.
+    wait_for(lambda: client._face.connection.session.open)
     broker.answering.clear()
     thread = threading.Thread(target=lambda: client.push_many(itertools.islice(payloads(), 200_000)), daemon=True)
     thread.start()
