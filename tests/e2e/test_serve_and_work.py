@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import shutil
 import signal
+import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -11,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from osqueue import Client, LocalPool, QueueLocked
+from osqueue import Client, LocalPool, OsqueueError, QueueLocked
 from osqueue.core import codec
 from tests.cli.command_line import document, documents, osqueue, succeed
 from tests.e2e import handlers
@@ -139,6 +142,28 @@ def test_refused_settings_make_no_queue(options: list[str], directory: Path) -> 
 
     assert done.returncode == 2
     assert not (directory / "jobs").exists()
+
+
+def test_a_broker_that_cannot_end_in_order_ends_within_its_grace(directory: Path, start: Start) -> None:
+    server = start("serve", "jobs", "--grace", "0.2")
+    server.wait_until_it_says("serving")
+    with Client.connect(directory / "jobs") as client:
+        client.stats()
+        shutil.rmtree(directory / "jobs")  # a commit is then tried again for five seconds
+        push = threading.Thread(target=push_until_closed, args=(client,))
+        push.start()
+        wait_for(lambda: client._face.connection.session.busy)
+
+        server.send(signal.SIGTERM)
+
+        assert server.ended() == (143, server.out(), "osqueue: the broker did not end within --grace\n")
+        client.close()
+        push.join(60)
+
+
+def push_until_closed(client: Client) -> None:
+    with contextlib.suppress(OsqueueError):
+        client.push(b"1")
 
 
 # ---------------------------------------------------------------------------------------------------------------- work

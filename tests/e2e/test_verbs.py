@@ -278,6 +278,25 @@ def test_a_typed_queue_takes_and_gives_values(queue):
     assert tasks.claim() is None
 
 
+def test_a_typed_queue_passes_options_on(queue):
+    tasks = Queue(queue, Task)
+    low = tasks.push(Task("low"), priority=-5, timeout=9, max_attempts=1)
+    [high] = tasks.push_many([Task("high")], priority=5, timeout=9, max_attempts=1)
+    later = [tasks.push(Task("later"), delay=3600), *tasks.push_many([Task("later")], delay=3600)]
+    assert [queue.get(job_id).state for job_id in later] == ["delayed", "delayed"]
+
+    for expected in (high, low):
+        job = tasks.claim(wait=1)
+        assert job.id == expected
+        tasks.fail(job, "no")
+        assert queue.get(expected).state == "dead"
+    assert tasks.claim(wait=0.1) is None
+    tasks.push(Task("again"))
+    again = tasks.claim(wait=1)
+    tasks.fail(again, "later", delay=3600)
+    assert queue.get(again.id).state == "delayed"
+
+
 def test_a_typed_queue_refuses_other_values_and_buries_what_is_none_of_its_own(queue):
     tasks = Queue(queue, Task)
     with pytest.raises(InvalidPayload):
