@@ -77,15 +77,19 @@ def test_stats_count_jobs_by_state_and_task_and_know_how_long_the_oldest_has_wai
     queue.fail(queue.claim(), retry=False)
     queue.claim()
     queue.cancel(queue.push(b"6"))
+    gone = queue.push(b"7", task="gone")
+    queue.fail(queue.claim(tasks=["gone"]), retry=False)
+    queue.discard(gone)
 
     stats = queue.stats()
 
     def counts(of):
-        return of.ready, of.delayed, of.running, of.succeeded, of.dead, of.cancelled, of.pushed
+        return of.ready, of.delayed, of.running, of.succeeded, of.dead, of.cancelled, of.discarded, of.pushed
 
-    assert counts(stats) == (1, 1, 1, 1, 1, 1, 6)
-    assert counts(stats.tasks["default"]) == (1, 0, 1, 1, 1, 1, 5)
-    assert counts(stats.tasks["other"]) == (0, 1, 0, 0, 0, 0, 1)
+    assert counts(stats) == (1, 1, 1, 1, 1, 1, 1, 7)
+    assert counts(stats.tasks["default"]) == (1, 0, 1, 1, 1, 1, 0, 5)
+    assert counts(stats.tasks["other"]) == (0, 1, 0, 0, 0, 0, 0, 1)
+    assert counts(stats.tasks["gone"]) == (0, 0, 0, 0, 0, 0, 1, 1)
     waited_s = queue.stats().oldest_ready_s
     wait_for(lambda: queue.stats().oldest_ready_s > waited_s)
 
