@@ -144,7 +144,7 @@ def test_a_pool_whose_directory_was_deleted_says_so_and_makes_no_new_one(
 
 FORKED = """
 import os, sys
-from osqueue import LocalPool
+from osqueue import Client, LocalPool
 from tests.e2e.test_misuse_lifetime import METHODS
 
 def quick(value):
@@ -157,12 +157,13 @@ def refused(call, *args):
         return "belongs to the parent of this forked process" in str(error)
 
 if __name__ == "__main__":
-    with LocalPool(quick, workers=1) as pool:
+    with LocalPool(quick, workers=1, path="queue") as pool, Client.connect("queue") as client:
         later = pool.submit(1, delay=3600)
         assert pool.submit(1).result(30) == 1
         child = os.fork()
         if child == 0:
-            calls = {**METHODS, "result": lambda pool: later.result(), "ENDING": lambda pool: pool.ENDING()}
+            calls = {**METHODS, "result": lambda pool: later.result(), "client": lambda pool: client.push(b"1")}
+            calls["ENDING"] = lambda pool: pool.ENDING()
             print("child:", [name for name, call in calls.items() if not refused(call, pool)], flush=True)
             END
         else:

@@ -102,7 +102,19 @@ def test_a_callback_may_push_more(pool):
 
 def test_map_keeps_the_order_or_not(pool):
     assert list(pool.map(range(50))) == list(range(0, 100, 2))
+    assert list(pool.map([0.3, 0.0], task="sleep")) == [0.3, 0.0]
     assert sorted(pool.map(range(50), ordered=False)) == list(range(0, 100, 2))
+
+
+def test_map_out_of_order_gives_what_has_ended_while_others_still_run(tmp_path):
+    files = [{"started": str(tmp_path / f"started-{name}"), "go": str(tmp_path / f"go-{name}")} for name in "ab"]
+    Path(files[1]["go"]).touch()
+    with LocalPool(handlers.wait_for_file, workers=2) as pool:
+        results = pool.map(files, ordered=False)
+
+        assert next(results) == "went"
+        Path(files[0]["go"]).touch()
+        assert list(results) == ["went"]
 
 
 def test_map_reads_no_further_ahead_than_its_buffer(pool):

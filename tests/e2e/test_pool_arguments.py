@@ -117,7 +117,7 @@ def test_a_pools_lease_is_that_of_the_bare_claims_beside_it(tmp_path: Path) -> N
         client.push(b"1", task="mine", max_attempts=1)
         job = client.claim(tasks=["mine"])
         assert job is not None
-        wait_for(lambda: pool.get(job.id).state == "dead")
+        wait_for(lambda: pool.get(job.id).state == "dead", 20)  # the default is a term of 30 s
         with pytest.raises(LeaseLost):
             client.complete(job)
         pool.discard(job.id)
@@ -126,6 +126,11 @@ def test_a_pools_lease_is_that_of_the_bare_claims_beside_it(tmp_path: Path) -> N
 def test_a_pool_has_as_many_workers_as_it_is_told() -> None:
     with LocalPool(handlers.double, workers=3) as pool:
         wait_for(lambda: pool.stats().workers == 3)
+
+
+def test_stated_types_take_the_place_of_annotations() -> None:
+    with LocalPool(handlers.anything, workers=1, payload_type=handlers.Point, result_type=handlers.Point) as pool:
+        assert pool.submit(handlers.Point(1, 2)).result(30) == handlers.Point(1, 2)
 
 
 def options_kept(pool: LocalPool[Any, Any], job_id: int) -> tuple[str, str, int, int]:
@@ -149,6 +154,7 @@ def test_every_option_of_a_push_is_the_jobs(method: str) -> None:
         later = push(1, task="fail", delay=HOUR_S, priority=7)
         once = push(1, task="fail", max_attempts=1)
         short = push(60, task="sleep", timeout=0.2, max_attempts=1)
+        assert pool.get(later).state == "delayed"
         pool.cancel(later)
         pool.join(30)
 

@@ -285,11 +285,12 @@ def test_a_typed_queue_takes_and_gives_values(queue):
 def test_a_typed_queue_passes_options_on(queue):
     tasks = Queue(queue, Task)
     low = tasks.push(Task("low"), priority=-5, timeout=9, max_attempts=1)
+    plain = tasks.push(Task("plain"), max_attempts=1)
     [high] = tasks.push_many([Task("high")], priority=5, timeout=9, max_attempts=1)
     later = [tasks.push(Task("later"), delay=3600), *tasks.push_many([Task("later")], delay=3600)]
     assert [queue.get(job_id).state for job_id in later] == ["delayed", "delayed"]
 
-    for expected in (high, low):
+    for expected in (high, plain, low):
         job = tasks.claim(wait=1)
         assert job.id == expected
         tasks.fail(job, "no")
