@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import subprocess
+import sys
 from datetime import datetime
 from pathlib import Path
 
 import pytest
 
 from osqueue import Broker, Client
-from tests.cli.command_line import document, documents, osqueue, succeed
+from tests.cli.command_line import DEADLINE_S, document, documents, environment, osqueue, succeed
 from tests.e2e.running_command import RunningCommand
 
 HANDLERS = """
@@ -119,3 +121,24 @@ def test_a_table_says_the_same_as_json_of_every_reading_command(directory: Path)
     assert "resize" in succeed("list", "jobs", cwd=directory)
     assert document("show", "jobs", "1", cwd=directory)["payload"] == {"a": 1}
     assert document("verify", "jobs", cwd=directory)["problems"] == []
+
+
+@pytest.mark.parametrize(
+    "command", [["run", "handlers:pid", "--file", "items"], ["work", "jobs", "handlers:pid", "--burst"]]
+)
+def test_the_current_directory_is_importable_for_an_installed_command(command: list[str], directory: Path) -> None:
+    """Its interpreter has the directory of the script on its path, and not, as with ``-m``, the current one."""
+    (directory / "items").write_text("1\n")
+    succeed("push", "jobs", "1", cwd=directory)
+
+    done = subprocess.run(
+        [sys.executable, "-P", "-m", "osqueue", *command, "-j", "1"],
+        cwd=directory,
+        env=environment(),
+        capture_output=True,
+        text=True,
+        timeout=DEADLINE_S,
+        check=False,
+    )
+
+    assert (done.returncode, done.stderr) == (0, "")
