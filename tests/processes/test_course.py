@@ -96,8 +96,10 @@ async def test_a_worker_that_is_killed_is_not_finalized_and_its_successor_is_ini
     async with Yard(course.pid, tmp_path, workers=1, lifecycle=own) as yard:
         [first] = await yard.run(1)
         os.kill(first, signal.SIGKILL)
-        await yard.until(lambda: yard.supervisor.workers() == 0, "it is seen to be dead")
-        [second] = await yard.run(1)
+        # The next one stands within milliseconds, perhaps before anybody sees that there is none.
+        second = first
+        while second == first:
+            [second] = await yard.run(1)
         await asyncio.wait_for(yard.supervisor.stop(30), 60)
 
     assert notes.read_text().split() == [str(second)]

@@ -239,13 +239,13 @@ def test_each_job_has_one_fate_and_only_those_that_ran_pay(seed, workers, jobs, 
     size = world.random.randint(1, 6)
     world.foreman.resize(size, world.now)
     steps = 0
-    while len(world.final) < jobs:
+    while len(world.final) < jobs and not world.broken:  # five that die young in a row are the end of it
         world.step()
         steps += 1
         assert steps < 200_000, f"stalls seed={seed} {[j for j in range(1, jobs + 1) if j not in world.final]}"
 
-    assert set(world.final) == set(range(1, jobs + 1))
     if not world.broken:
+        assert set(world.final) == set(range(1, jobs + 1))
         world.become(size)
     for job_id in world.charged:
         assert world.charged[job_id] <= world.deaths_on[job_id], f"charged without a death on it id={job_id}"
