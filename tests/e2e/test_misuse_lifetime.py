@@ -174,7 +174,7 @@ if __name__ == "__main__":
 
 
 @pytest.mark.parametrize("end", ["sys.exit(0)", "os._exit(0)", "pass", "os.kill(os.getpid(), 9)", "1 / 0"])
-@pytest.mark.parametrize("ending", ["stop", "shutdown"])
+@pytest.mark.parametrize("ending", ["stop", "shutdown", "stats"])
 def test_a_forked_child_is_refused_every_method_and_however_it_ends_the_pool_goes_on(
     tmp_path: Path, end: str, ending: str
 ) -> None:
