@@ -111,6 +111,8 @@ def _import_elsewhere(name: str) -> None:
         finally:
             os.close(answer)
         told = stream.read().decode()
-        process.wait()
+        status = process.wait()
+    if status and not told:
+        told = f"the interpreter that tried it ended with status {status}"
     if told:
         raise UsageError(f"workers could not import the handler: {told} handler={name}")

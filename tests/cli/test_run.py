@@ -225,3 +225,14 @@ def wait_for(path: Path) -> None:
     while not path.exists():
         assert time.monotonic() < deadline, f"{path.name} did not appear"
         time.sleep(0.02)
+
+
+def test_a_module_that_ends_the_process_that_imports_it_is_refused_before_anything_is_pushed(tmp_path: Path) -> None:
+    tmp_path.joinpath("leaving.py").write_text("import os\nos._exit(7)\n")
+    tmp_path.joinpath("items.jsonl").write_text("1\n")
+
+    ended = osqueue("run", "leaving:anything", "--file", "items.jsonl", "--path", "jobs", cwd=tmp_path)
+
+    assert ended.returncode == 2
+    assert "ended with status 7" in ended.stderr
+    assert not (tmp_path / "jobs").exists()
