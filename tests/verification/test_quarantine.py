@@ -20,8 +20,8 @@ from osqueue.storage.files import OsFiles
 from osqueue.verify import verify
 from tests.cli.command_line import osqueue
 
-JOBS = 600
-"""So many in each segment: too many for the root."""
+JOBS = 60
+"""So many in each segment: too large for the root, and few enough for one commit."""
 MUTATING = frozenset({"rename", "move", "link", "unlink", "make_directory", "open_new", "write", "sync"})
 
 
@@ -37,7 +37,7 @@ class Queue:
                     broker.complete(job)
         with Broker.open(path, lease=3600) as broker:
             for task in ("a", "b", "a"):
-                broker.push_many([b'"%0100d"' % number for number in range(JOBS)], task=task)
+                broker.push_many([b'"%01000d"' % number for number in range(JOBS)], task=task)
             broker.push(b"1", task="tail")
 
     def segments(self) -> list[Path]:
@@ -131,7 +131,7 @@ def test_jobs_that_left_the_segment_before_stay_what_they_are(queue: Queue) -> N
         broker.fail(held[1], "why")
         broker.fail(held[2], "why", retry=False)
         broker.cancel(held[30].id)
-        broker.cancel(500)
+        broker.cancel(50)
     # By leaving, the holder is charged for the 36 that it still had: with job 2 they wait for their next attempt.
     with Broker.open(queue.path) as broker:
         before = broker.stats()
@@ -209,7 +209,7 @@ def test_a_root_is_not_mended(how: str, queue: Queue) -> None:
     else:
         old = root.read_bytes()
         with Broker.open(queue.path) as broker:
-            broker.push_many([b'"%0100d"' % number for number in range(JOBS)])
+            broker.push_many([b'"%01000d"' % number for number in range(JOBS)])
         root.write_bytes(old)
     before = {path: path.read_bytes() for path in queue.path.rglob("*.json*")}
 
