@@ -30,6 +30,8 @@ import msgspec
 from osqueue import Broker
 
 SETTLED_S = 3
+ROUNDED_S = 0.125
+"""Due times are rounded up to so much, so that a job due a little before a stop is due in it."""
 ROOT_BYTES = 128 * 1024
 PROGRAM = """
 import pathlib, random, signal, sys, time
@@ -107,7 +109,7 @@ class Run:
             self._process.wait()
             self._start()
             self._until((self._place / f"open-{self._starts}").exists)
-            stops.append((stopped_s, time.time() + SETTLED_S))
+            stops.append((stopped_s - ROUNDED_S, time.time() + SETTLED_S))
         self._until(lambda: self._process.poll() is not None)
         return Watch(self._root_bytes, stops)
 
