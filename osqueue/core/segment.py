@@ -63,15 +63,13 @@ class Dues:
             self._ready[at] = bisect_right(times, now_ms, before)
             if self._ready[at] > before:
                 first, last = span.first + before, span.first + self._ready[at] - 1
-                gone = sum(max(0, min(last, run[1]) - max(first, run[0]) + 1) for run in holes)
-                yield span.task, last - first + 1 - gone
+                yield span.task, _slots_without(holes, first, last)
 
     def delayed(self, holes: Sequence[Run]) -> Iterator[tuple[str, int]]:
         """How many jobs of which task are not due yet, without those that have left early."""
         for span, times, ready in self._all():
             first, last = span.first + max(ready, span.taken), span.first + len(times) - 1
-            gone = sum(max(0, min(last, run[1]) - max(first, run[0]) + 1) for run in holes)
-            yield span.task, last - first + 1 - gone
+            yield span.task, _slots_without(holes, first, last)
 
     def next_ms(self) -> int | None:
         """When the next job is due."""
@@ -80,6 +78,11 @@ class Dues:
 
     def _all(self) -> Iterator[tuple[Span, array[int], int]]:
         return zip(self._spans, self._times, self._ready, strict=True)
+
+
+def _slots_without(holes: Sequence[Run], first: int, last: int) -> int:
+    """How many slots from ``first`` to ``last`` are no holes."""
+    return last - first + 1 - sum(max(0, min(last, run[1]) - max(first, run[0]) + 1) for run in holes)
 
 
 def _due_times(span: Span, jobs: Sequence[Job]) -> Iterator[int]:
