@@ -179,7 +179,8 @@ def short_text(name: str, value: object, most_bytes: int) -> str:
     except UnicodeEncodeError:
         raise ValueError(f"{name} holds a lone surrogate {name}={value!r}") from None
     if not 1 <= size <= most_bytes:
-        raise ValueError(f"{name} is text of 1 to {most_bytes} bytes {name}={value!r}")
+        shown = repr(value) if size <= 2 * most_bytes else f"{value[:40]!r}…"
+        raise ValueError(f"{name} is text of 1 to {most_bytes} bytes {name}={shown} bytes={size}")
     return value
 
 

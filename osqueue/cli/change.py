@@ -51,7 +51,7 @@ def _discard(options: argparse.Namespace) -> int:
 
 
 def _cancel(options: argparse.Namespace) -> int:
-    return _change(options, "cancelled", "had ended already", lambda queue, ids: queue.cancel_many(ids))
+    return _change(options, "cancelled", lambda queue, ids: queue.cancel_many(ids))
 
 
 def _change_dead(options: argparse.Namespace, done: str, change: Change) -> int:
@@ -59,29 +59,42 @@ def _change_dead(options: argparse.Namespace, done: str, change: Change) -> int:
         raise UsageError(f"name the jobs to be {done}, or write --state dead for all that are dead")
     if options.state:
         return _change_all_dead(options, done, change)
-    return _change(options, done, "is not dead", change)
+    return _change(options, done, change)
 
 
 # ------------------------------------------------------------------------------------------------------------- by id
 
 
-def _change(options: argparse.Namespace, done: str, otherwise: str, change: Change) -> int:
+def _change(options: argparse.Namespace, done: str, change: Change) -> int:
     ids = list(dict.fromkeys(options.ids))
     with open_queue(options.target) as queue:
         changed = set(_in_parts(queue, iter(ids), done, change))
         pushed = queue.stats().pushed
-    unknown = [job_id for job_id in ids if job_id > pushed]
-    unchanged = [job_id for job_id in ids if job_id <= pushed and job_id not in changed]
-    if options.json:
-        print_json({done: len(changed), "unchanged": unchanged, "unknown": unknown})
-    else:
-        for job_id in unchanged:
-            print(f"job {job_id} {otherwise}: nothing changed for it")
-        print(f"{jobs_and(len(changed))} {done}")
+        unknown = [job_id for job_id in ids if job_id > pushed]
+        unchanged = [job_id for job_id in ids if job_id <= pushed and job_id not in changed]
+        if options.json:
+            print_json({done: len(changed), "unchanged": unchanged, "unknown": unknown})
+        else:
+            for job_id in unchanged:
+                print(f"job {job_id} is left as it is: {_state(queue, job_id)}")
+            print(f"{jobs_and(len(changed))} {done}")
     if unknown:
         named = ", ".join(map(str, unknown[:_NAMED_IDS])) + (", …" if len(unknown) > _NAMED_IDS else "")
         raise JobNotFound(f"no job has this id id={named}")
     return exit_status.DONE
+
+
+def _state(queue: Client, job_id: int) -> str:
+    """What the job is, which says why it was not changed."""
+    try:
+        record = queue.get(job_id)
+    except JobNotFound:
+        return "ended, its record no longer kept"
+    except Corrupt as error:
+        return str(error)
+    if record.state == "dead" and record.key is not None:
+        return f"dead, and another unfinished job has its key {record.key!r}"
+    return record.state
 
 
 # -------------------------------------------------------------------------------------------------------------- dead

@@ -39,12 +39,22 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def _run(options: argparse.Namespace) -> int:
     settings = queue_settings(
-        **given(lease=options.heartbeat_timeout, max_attempts=options.max_attempts, retry_backoff=options.retry_backoff)
+        **given(
+            lease=options.heartbeat_timeout,
+            max_attempts=options.max_attempts,
+            retry_backoff=options.retry_backoff,
+            retry_backoff_max=_longest_backoff(options.retry_backoff),
+        )
     )
     identity = broker_identity(options.identity)
     directory = find_directory(options.path, create=True).absolute()
     serving = _Serving(_opened(directory), directory, settings, identity=identity, grace_s=options.grace)
     return asyncio.Runner(loop_factory=asyncio.SelectorEventLoop).run(serving.run())
+
+
+def _longest_backoff(retry_backoff: float | None) -> float | None:
+    """There is no option for it: a first backoff above the usual longest one is the longest itself."""
+    return None if retry_backoff is None else max(retry_backoff, QueueSettings().retry_backoff_max_s)
 
 
 def _opened(directory: Path) -> DirectoryStorage:

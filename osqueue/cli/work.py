@@ -55,7 +55,7 @@ def _run(options: argparse.Namespace) -> int:
     except BaseException as error:
         if isinstance(error, KeyboardInterrupt):
             said = str(error) or "stopped by Ctrl-C"
-            _log.warning("stopping: running jobs have %g s; a second signal stops at once", options.grace)
+            _log.warning("stopping: what still runs has %g s; a second signal stops at once", options.grace)
             error.args = (f"{said}; what has not finished waits in {options.target}",)
         _stop(engine, options.grace)
         raise

@@ -72,7 +72,7 @@ class Client:
             reactor.run(connection.start()).result()
         except OSError as error:
             reactor.stop()
-            raise Unavailable(f"no broker answers in this directory path={path} reason={error.strerror}") from error
+            raise Unavailable(f"{_why_nobody(path)} path={path} reason={error.strerror}") from error
         except BaseException:
             reactor.stop()
             raise
@@ -421,6 +421,12 @@ def push_operation(
         watch,
         fitting,
     )
+
+
+def _why_nobody(path: Path) -> str:
+    if not path.is_dir():
+        return "there is no such directory, so no broker has a queue open in it"
+    return "no broker has the queue in this directory open: start a LocalPool or `osqueue serve` there, or Broker.open"
 
 
 def _directory(directory: object) -> Path:

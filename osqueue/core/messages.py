@@ -23,6 +23,8 @@ MAX_IDS = 256
 """Ids that one operation may name, so that its answer, which the root remembers, stays small."""
 MAX_DELAY_S = 100 * 366 * 86_400
 """The longest delay of a push or of a retry: what is due can still be written as a date."""
+_PUSH_OVERHEAD = 128
+_PAYLOAD_OVERHEAD = 5
 IdRun = tuple[int, int]
 """First and last of consecutive job ids, both included."""
 
@@ -78,10 +80,10 @@ class Outcome(Struct, array_like=True, gc=False):
     """With a success: jobs that are pushed in the same commit, or not at all."""
 
     def size(self) -> int:
-        """How many bytes of the user's it carries."""
+        """How many bytes of the user's it carries, what its follow-up jobs say beside their payloads included."""
         if not self.follow_ups:
             return len(self.result)
-        return len(self.result) + sum(len(payload) for push in self.follow_ups for payload in push.payloads)
+        return len(self.result) + sum(push.size() for push in self.follow_ups)
 
 
 class Holder(Struct, frozen=True, omit_defaults=True):
@@ -113,6 +115,11 @@ class Push(Struct, tag="push"):
     """Tell this session of each job's end (`Finished`)."""
     fitting: bool = False
     """Add the first ones, as many as ``max_queued`` leaves room for, perhaps none; otherwise it is all or a refusal."""
+
+    def size(self) -> int:
+        """How many bytes it takes in a message, roughly."""
+        options = _PUSH_OVERHEAD + len(self.task) + len(self.key)
+        return options + sum(map(len, self.payloads)) + _PAYLOAD_OVERHEAD * len(self.payloads)
 
 
 class Report(Struct, tag="report"):

@@ -46,12 +46,32 @@ def test_a_dead_job_is_requeued_with_its_errors_and_the_others_are_named(jobs: P
     output = succeed("requeue", "jobs", "1", "2", "3", "1", cwd=jobs)
 
     assert output.splitlines() == [
-        "job 2 is not dead: nothing changed for it",
-        "job 3 is not dead: nothing changed for it",
+        "job 2 is left as it is: succeeded",
+        "job 3 is left as it is: ready",
         "1 job requeued",
     ]
     assert states(jobs) == {1: "ready", 2: "succeeded", 3: "ready"}
     assert document("show", "jobs", "1", cwd=jobs)["errors"][0]["message"] == "why"
+
+
+def test_a_dead_job_whose_key_another_one_has_by_now_is_said_to_be_so_beside_one_that_is_requeued(
+    tmp_path: Path,
+) -> None:
+    with Broker.open(tmp_path / "jobs", max_attempts=1) as broker:
+        for payload, key in ((b"1", "k"), (b"2", None)):
+            broker.push(payload, key=key)
+            job = broker.claim()
+            assert job is not None
+            broker.fail(job, "why")
+        assert broker.push(b"3", key="k") == 3
+
+    output = succeed("requeue", "jobs", "1", "2", cwd=tmp_path)
+
+    assert output.splitlines() == [
+        "job 1 is left as it is: dead, and another unfinished job has its key 'k'",
+        "1 job requeued",
+    ]
+    assert states(tmp_path) == {1: "dead", 2: "ready", 3: "ready"}
 
 
 def test_a_discarded_job_is_archived_as_dead(jobs: Path) -> None:
@@ -65,7 +85,7 @@ def test_a_discarded_job_is_archived_as_dead(jobs: Path) -> None:
 def test_jobs_are_cancelled_and_ended_ones_are_named(jobs: Path) -> None:
     output = succeed("cancel", "jobs", "3", "2", cwd=jobs)
 
-    assert output.splitlines() == ["job 2 had ended already: nothing changed for it", "1 job cancelled"]
+    assert output.splitlines() == ["job 2 is left as it is: succeeded", "1 job cancelled"]
     assert states(jobs) == {1: "dead", 2: "succeeded", 3: "cancelled"}
 
 

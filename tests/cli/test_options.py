@@ -66,6 +66,23 @@ def test_a_timeout_ends_an_attempt_that_takes_longer(pushed: bool, directory: Pa
     assert [error["error_type"] for error in dead["errors"]] == ["JobTimeout"]
 
 
+def test_a_first_back_off_above_the_usual_longest_one_is_the_longest_itself(directory: Path) -> None:
+    succeed("push", "jobs", "1", cwd=directory)
+    with RunningCommand(directory, "serve", "jobs", "--retry-backoff", "1h") as serving:
+        serving.wait_until_it_says("serving")
+        with Client.connect(directory / "jobs") as client:
+            for _ in range(3):
+                job = client.claim(wait=20)
+                assert job is not None
+                client.fail(job, "no")
+                (record,) = client.list()
+                assert record.due_at is not None
+                due = datetime.fromisoformat(record.due_at) - datetime.fromisoformat(record.errors[-1].at)
+                assert due.total_seconds() <= 3600.25
+                client.cancel(job.id)
+                client.push(b"2")
+
+
 def test_served_retries_come_within_the_back_off_that_was_stated(directory: Path) -> None:
     succeed("push", "jobs", "1", cwd=directory)
     with RunningCommand(directory, "serve", "jobs", "--retry-backoff", "10m") as serving:

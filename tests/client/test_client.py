@@ -43,15 +43,20 @@ def test_ids_come_in_push_order(client):
 
 
 def test_a_directory_without_a_broker_is_unavailable_at_once(tmp_path):
-    with pytest.raises(Unavailable, match="no broker answers"):
+    with pytest.raises(Unavailable, match="no broker has the queue in this directory open: start"):
         Client.connect(tmp_path)
+
+
+def test_a_directory_that_is_not_there_is_said_not_to_be(tmp_path):
+    with pytest.raises(Unavailable, match="no such directory"):
+        Client.connect(tmp_path / "nope")
 
 
 def test_a_socket_whose_broker_is_dead_is_unavailable_at_once(broker, tmp_path):
     broker.close()
     assert (tmp_path / "broker.sock").exists()
 
-    with pytest.raises(Unavailable, match="no broker answers"):
+    with pytest.raises(Unavailable, match="no broker has the queue in this directory open: start"):
         Client.connect(tmp_path)
 
 

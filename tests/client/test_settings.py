@@ -117,3 +117,10 @@ def test_exception_classes_are_one_or_several():
         exception_classes("retry_on", (ValueError, "OSError"))
     with pytest.raises(TypeError, match="no_retry_on"):
         exception_classes("no_retry_on", 5)
+
+
+def test_a_text_that_is_much_too_long_is_not_said_whole():
+    with pytest.raises(ValueError, match=r"key is text of 1 to 256 bytes key='kkk.*'… bytes=100000") as caught:
+        push_options(key="k" * 100_000)
+
+    assert len(str(caught.value)) < 200

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import msgspec
 import pytest
 
 from osqueue.core.claims import GRANT_BYTES, WINDOW_BYTES
 from osqueue.core.finished import OBJECT_BYTES
-from osqueue.core.messages import Claim, Granted, Numbered, Outcome, Report
+from osqueue.core.messages import Claim, Granted, Numbered, Outcome, Push, Report
 from osqueue.core.segment import MAX_BYTES, MAX_JOBS, NeedsObjectsError
 from tests.core.queue import Queue, Session
 
@@ -92,6 +93,20 @@ def test_a_record_larger_than_an_object_is_one_alone() -> None:
 
     assert [len(data) > OBJECT_BYTES for key, data in queue.store.items() if key.startswith("archive/")] == [True]
     assert [record.id for record in queue.archived()] == [1]
+
+
+@pytest.mark.parametrize("key", ["", "k" * 256])
+@pytest.mark.parametrize("payload", [b"1", PAYLOAD])
+def test_what_an_outcome_says_it_takes_is_enough_for_its_follow_up_jobs(key: str, payload: bytes) -> None:
+    many = 1 if payload is PAYLOAD else 10_000
+    one_push = Push([payload] * many, "t" * 64, -1000, 1e9 / 3, 1e5 / 3, 2**31, key)
+    many_pushes = [Push([payload], "t" * 64, -1000, 1e9 / 3, 1e5 / 3, 2**31, key)] * many
+
+    for pushes in ([one_push], many_pushes):
+        outcome = Outcome(1, 1, "succeeded", follow_ups=pushes)
+        size = len(msgspec.msgpack.encode(outcome))
+        assert size <= outcome.size() + 100
+        assert outcome.size() <= 2 * size
 
 
 def test_whoever_names_jobs_of_several_segments_is_told_all_that_must_be_read(queue: Queue) -> None:
