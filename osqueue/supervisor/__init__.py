@@ -4,7 +4,8 @@ loop.py       Supervisor: processes and timers on an event loop, does what the f
 foreman.py    Foreman: every decision, without I/O
 """
 
-from osqueue.supervisor.loop import Link, Supervisor
+from osqueue.supervisor.link import Link
+from osqueue.supervisor.loop import Supervisor
 from osqueue.supervisor.settings import SupervisorSettings
 
 __all__ = ["Link", "Supervisor", "SupervisorSettings"]

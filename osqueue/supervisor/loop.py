@@ -14,13 +14,14 @@ import logging
 import os
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Protocol, TypeVar, assert_never
+from typing import assert_never
 
 from osqueue import clock, host
 from osqueue.blame import Blame
-from osqueue.core.messages import Handout, Outcome, Progress
+from osqueue.core.messages import Handout, Progress
 from osqueue.errors import PoolBroken
 from osqueue.supervisor.crew import SLOW_START_NS
+from osqueue.supervisor.drop_answers import DropAnswers
 from osqueue.supervisor.effects import (
     ClaimJobs,
     Dropped,
@@ -35,6 +36,8 @@ from osqueue.supervisor.effects import (
     WithdrawClaims,
 )
 from osqueue.supervisor.foreman import Foreman
+from osqueue.supervisor.heartbeats import Heartbeats
+from osqueue.supervisor.link import Link
 from osqueue.supervisor.memory import Memory
 from osqueue.supervisor.settings import SupervisorSettings
 from osqueue.worker.main import WorkerSpec
@@ -44,34 +47,6 @@ from osqueue.worker_process import Ended, Starter, WorkerProcess, start_context
 _log = logging.getLogger("osqueue")
 
 _NS_PER_S = 1_000_000_000
-_LOOK_S = 0.25
-_LOOKS_PER_BEAT = 4
-_BEGUN_S = 0.02
-
-T = TypeVar("T")
-
-
-class Link(Protocol):
-    """A supervisor's way to its broker. Called on the loop's thread; nothing here may wait."""
-
-    def claim(self, jobs: int) -> None:
-        """Ask for so many more jobs; these credits add up. They arrive through `Supervisor.granted`."""
-
-    def report(self, outcomes: list[Outcome], on_answer: Callable[[list[int]], None]) -> None:
-        """Report outcomes; ``on_answer`` is called, with the ids that were refused as lost, once that is durable."""
-
-    def withdraw(self) -> None:
-        """Take back what was asked for and not granted."""
-
-    @property
-    def bounded(self) -> bool:
-        """Whether the queue is to know soon which jobs have begun, since the others count against its bound."""
-
-    def heartbeat(self, running: list[int], progress: list[Progress]) -> None:
-        """Say which jobs have begun, and how far some of them are."""
-
-    def now_ms(self) -> int:
-        """The broker's time, in milliseconds since 1970."""
 
 
 class Supervisor:
@@ -111,23 +86,15 @@ class Supervisor:
             max_memory_per_child_bytes=settings.max_memory_per_child_bytes,
         )
         self._memory = Memory()
+        self._heartbeats = Heartbeats(loop, link, self._foreman, self._memory)
         self._starter = Starter()
         self._processes: dict[int, WorkerProcess] = {}
-        self._drops: dict[int, asyncio.Future[list[int]]] = {}
-        self._last_drop = 0
-        self._undurable: set[int] = set()
-        self._dropped: list[Dropped] = []
-        self._drops_behind: list[tuple[frozenset[int], Dropped]] = []
-        """Answers to `drop`, each with the reports that must be durable before it."""
+        self._drops = DropAnswers(loop)
         self._stopped: asyncio.Future[None] = loop.create_future()
         self._over = False
         self._settling = False
         self._alarm: asyncio.TimerHandle | None = None
         self._alarm_ns = 0
-        self._looking: asyncio.TimerHandle | None = None
-        self._looks = 0
-        self._beaten: list[int] = []
-        self._beat_soon: asyncio.TimerHandle | None = None
 
     # -------------------------------------------------------------------------------------------------- from the broker
 
@@ -148,7 +115,7 @@ class Supervisor:
     def reconnected(self) -> None:
         """A new broker: what was claimed and not granted is forgotten there, and is claimed again."""
         self._foreman.reconnected()
-        self._beaten = []
+        self._heartbeats.forgotten()
         self._settle_soon()
 
     # --------------------------------------------------------------------------------------------------- from the owner
@@ -176,8 +143,7 @@ class Supervisor:
 
     def beat(self) -> None:
         """Send a heartbeat now, with what runs at this moment."""
-        self._beaten = [job_id for ids in self._foreman.running().values() for job_id in ids]
-        self._link.heartbeat(self._beaten, self._foreman.progress())
+        self._heartbeats.beat()
 
     def drop(self, ids: Iterable[int]) -> asyncio.Future[list[int]]:
         """Take back those of these jobs that have not begun, and report them as cancelled.
@@ -185,15 +151,10 @@ class Supervisor:
         Returns:
             The ids of those; the others have begun, or are not here. It is done after a second at most.
         """
-        number, answer = self._new_drop()
+        number, answer = self._drops.new()
         self._foreman.drop(number, list(ids), clock.boot_ns())
         self._settle_soon()
         return answer
-
-    def _new_drop(self) -> tuple[int, asyncio.Future[list[int]]]:
-        self._last_drop += 1
-        answer = self._drops[self._last_drop] = self._loop.create_future()
-        return self._last_drop, answer
 
     def pause(self) -> asyncio.Future[list[int]]:
         """Let no job begin any more, and return what has not begun.
@@ -201,7 +162,7 @@ class Supervisor:
         Returns:
             Done when that is so, after a second at most.
         """
-        number, answer = self._new_drop()
+        number, answer = self._drops.new()
         self._foreman.pause(number, clock.boot_ns())
         self._settle_soon()
         return answer
@@ -278,22 +239,16 @@ class Supervisor:
         now_ns = clock.boot_ns()
         for effect in self._foreman.settle(now_ns, self._link.now_ms() - clock.boot_ms()):
             self._do(effect)
-        for dropped in self._dropped:
-            self._drops_behind.append((frozenset(self._undurable), dropped))
-        self._dropped.clear()
-        self._answer_drops()
+        self._drops.settled()
         self._set_alarm(now_ns)
-        if self._looking is None and self._foreman.busy():
-            self._looking = self._loop.call_later(_LOOK_S, self._look)
-        if self._beat_soon is None and self._link.bounded and self._foreman.busy():
-            self._beat_soon = self._loop.call_later(_BEGUN_S, self._tell_begun)
+        self._heartbeats.go_on()
 
     def _do(self, effect: Effect) -> None:
         match effect:
             case SendWorker() | KillWorker():
                 self._do_to_worker(effect)
             case SendReport():
-                self._undurable.add(effect.number)
+                self._drops.reported(effect.number)
                 self._link.report(effect.outcomes, lambda lost: self._answered(effect.number, lost))
             case ClaimJobs():
                 self._link.claim(effect.jobs)
@@ -304,7 +259,7 @@ class Supervisor:
             case SlowStart():
                 self._warn_of_slow_start(effect.slots)
             case Dropped():
-                self._dropped.append(effect)
+                self._drops.dropped(effect)
             case PoolIsBroken():
                 self._when_broken(effect.error)
             case Stopped():
@@ -326,19 +281,8 @@ class Supervisor:
         if lost:
             _log.warning("outcomes refused, the jobs are no longer ours count=%d first=%d", len(lost), lost[0])
         self._foreman.answered(number)
-        self._undurable.discard(number)
-        self._answer_drops()
+        self._drops.durable(number)
         self._settle_soon()
-
-    def _answer_drops(self) -> None:
-        """Tell who asked for jobs to be dropped, once every report that says so is durable."""
-        still_behind = []
-        for reports, dropped in self._drops_behind:
-            if reports & self._undurable:
-                still_behind.append((reports, dropped))
-                continue
-            _answer(self._drops.pop(dropped.number, None), dropped.ids)
-        self._drops_behind = still_behind
 
     def _start_worker(self, slot: int) -> None:
         settings = self._settings
@@ -399,43 +343,19 @@ class Supervisor:
         self._alarm = None
         self._settle_soon()
 
-    def _look(self) -> None:
-        """While there is work: note the workers' memory four times a second, and say once a second what runs."""
-        busy = self._foreman.busy()
-        self._memory.look(busy)
-        self._looks += 1
-        if self._looks % _LOOKS_PER_BEAT == 0 and (busy or self._beaten):
-            self.beat()
-        goes_on = busy or self._beaten
-        self._looking = self._loop.call_later(_LOOK_S, self._look) if goes_on else None
-
-    def _tell_begun(self) -> None:
-        """A moment after events: say what has begun since, and look again while a worker has yet to begin."""
-        running = [job_id for ids in self._foreman.running().values() for job_id in ids]
-        if running != self._beaten:
-            self.beat()
-        waits = len(running) < len(self._foreman.busy())
-        self._beat_soon = self._loop.call_later(_BEGUN_S, self._tell_begun) if waits else None
-
     def _end(self) -> None:
         self._over = True
         self._release()
         self._starter.end()
-        for timer in (self._alarm, self._looking, self._beat_soon):
-            if timer is not None:
-                timer.cancel()
-        self._alarm = self._looking = self._beat_soon = None
-        for answer in self._drops.values():
-            _answer(answer, [])
-        self._drops.clear()
-        _answer(self._stopped, None)
+        self._heartbeats.end()
+        if self._alarm is not None:
+            self._alarm.cancel()
+            self._alarm = None
+        self._drops.end()
+        if not self._stopped.done():
+            self._stopped.set_result(None)
 
     def _release(self) -> None:
         """Once over, and the last worker gone: nobody reads the blame file here any more."""
         if self._over and not self._processes:
             self._blame.close()
-
-
-def _answer(future: asyncio.Future[T] | None, value: T) -> None:
-    if future is not None and not future.done():
-        future.set_result(value)
