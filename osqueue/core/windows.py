@@ -5,12 +5,15 @@
 
 A hierarchical timing wheel (G. Varghese and T. Lauck, *Hashed and Hierarchical Timing Wheels*, SOSP 1987) with eight
 slots a level: a slot of level ``k`` is ``8**k`` minutes of the clock. Jobs due in another slot of level ``k`` than now,
-but in the same one of level ``k + 1``, stand together; as their slot begins they are split among the level below. So a
-job is written again five times at most, and of each level there are some eight windows.
+but in the same one of level ``k + 1``, stand together; as their slot begins they are split among the levels below. So
+of each level there are some eight windows, and a job is split from them five times at most, once it is due in the slot
+of the last level, of 23 days, that has begun. Until then it may be written again as each such slot begins (see below).
 
 Rules:
 * A window opens `LEAD_MS` before its slot begins, so that its jobs are in memory, and split, before the first is due.
-* Jobs of level 0 are not split any more: they become ready where they stand. Those of the last level have one window.
+* Jobs of level 0 are not split any more: they become ready where they stand.
+* Those of the last level have one window. It opens as the slot of its first job begins; jobs in it that are due in a
+  later slot are written for the last level once more.
 """
 
 from __future__ import annotations
