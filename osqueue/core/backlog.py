@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import groupby
 
 from osqueue.core.deferred import Deferred
+from osqueue.core.inline import InlineJobs
 from osqueue.core.lanes import ENDLESS, Head, Lane, LaneKey, Taken, swallow
 from osqueue.core.locator import Locator, Place
 from osqueue.core.model import INLINE, Job, Root
@@ -34,12 +35,12 @@ class Backlog:
     """All unfinished jobs. Not thread-safe; owned by the machine."""
 
     def __init__(self, root: Root) -> None:
-        self.inline: dict[int, Job] = {}
+        self.inline = InlineJobs()
         self.tail: dict[int, None] = {}
         self.deferred = Deferred()
         self.dead: dict[int, None] = {}
         self.segments: dict[int, Segment] = {}
-        self.located = Locator(self.inline)
+        self.located = Locator(self.inline.jobs)
         self.holes = Runs()
         self.loaded = LoadedSegments()
         self.trash: list[str] = []
@@ -104,7 +105,7 @@ class Backlog:
     def lane(self, key: LaneKey) -> Lane:
         lane = self._lanes.get(key)
         if lane is None:
-            lane = self._lanes[key] = Lane(key, self.inline, self.segments, self.holes)
+            lane = self._lanes[key] = Lane(key, self.inline.jobs, self.segments, self.holes)
             insort(self._order, key)
         return lane
 
@@ -132,7 +133,7 @@ class Backlog:
     def _add_tail(self, jobs: list[Job]) -> Iterable[int]:
         """Their ids."""
         by_id = {job.id: job for job in jobs}
-        self.inline.update(by_id)
+        self.inline.jobs.update(by_id)
         self.tail.update(dict.fromkeys(by_id))
         self.dirty.add("tail")
         self.inline_bytes["tail"] += JOB_OVERHEAD * len(jobs) + sum(map(Job.payload_size, jobs))
@@ -149,13 +150,13 @@ class Backlog:
         return delayed
 
     def _add_deferred(self, job: Job, *, delayed: bool) -> None:
-        self.inline[job.id] = job
+        self.inline.jobs[job.id] = job
         self.deferred.add(job, delayed=delayed)
         self._grew("deferred", job)
 
     def bury(self, job: Job) -> None:
         """A job whose attempts are used up."""
-        self.inline[job.id] = job
+        self.inline.jobs[job.id] = job
         self.dead[job.id] = None
         self._grew("dead", job)
 
@@ -167,7 +168,7 @@ class Backlog:
         """Make ready what has become due; how many jobs of which task that is."""
         woken = []
         for job_id in self.deferred.wake_inline(now_ms):
-            lane = self.lane_of(self.inline[job_id])
+            lane = self.lane_of(self.inline.jobs[job_id])
             lane.delayed -= 1
             lane.add_due(job_id)
             woken.append((lane.key[1], 1))
@@ -216,7 +217,7 @@ class Backlog:
     def _by_lane(self, object_: int, first: int, last: int) -> Iterator[tuple[LaneKey, int, int]]:
         if object_ == INLINE:
             for job_id in range(first, last + 1):
-                job = self.inline[job_id]
+                job = self.inline.jobs[job_id]
                 yield (-job.priority, job.task), job_id, job_id
             return
         for span in self.segments[object_].line.spans:
@@ -252,6 +253,7 @@ class Backlog:
         lanes = [lane for key, lane in self._lanes.items() if key[1] in tasks]
         return any(lane.heads(wanted) for lane in lanes) or bool(wanted)
 
+    @property
     def lanes(self) -> Iterable[Lane]:
         return self._lanes.values()
 
@@ -322,7 +324,7 @@ class Backlog:
 
     def take_tail(self) -> tuple[list[Job], set[int]]:
         """The whole tail leaves the root: its jobs by id, and the ids of those that nobody has taken."""
-        jobs = [self.inline.pop(job_id) for job_id in self.tail]
+        jobs = [self.inline.jobs.pop(job_id) for job_id in self.tail]
         waiting: set[int] = set()
         for lane in self._lanes.values():
             waiting.update(lane.tail)
@@ -334,7 +336,7 @@ class Backlog:
 
     def take_deferred(self) -> tuple[list[Job], set[int]]:
         """All inline deferred jobs leave the root: by id, and the ids of those that nobody has taken."""
-        jobs = [self.inline[job_id] for job_id in sorted(self.deferred.inline)]
+        jobs = [self.inline.jobs[job_id] for job_id in sorted(self.deferred.inline)]
         waiting = {job.id for job in jobs if self.is_waiting(Place(INLINE, job.id, job))}
         waiting -= {job.id for job in jobs if self.lane_of(job).returned.find(INLINE, job.id)}
         for job in jobs:
@@ -344,7 +346,7 @@ class Backlog:
 
     def take_dead(self) -> list[Job]:
         """All inline dead jobs leave the root, in the order of their death."""
-        jobs = [self.inline[job_id] for job_id in self.dead]
+        jobs = [self.inline.jobs[job_id] for job_id in self.dead]
         for job in jobs:
             self.forget_inline(job)
         return jobs
@@ -383,7 +385,7 @@ class Backlog:
 
     def forget_inline(self, job: Job) -> None:
         """The job's inline copy goes."""
-        del self.inline[job.id]
+        del self.inline.jobs[job.id]
         if job.id in self.tail:
             del self.tail[job.id]
             self.inline_bytes["tail"] -= JOB_OVERHEAD + job.payload_size()

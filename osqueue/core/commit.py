@@ -164,11 +164,11 @@ class CommitPlanner:
             case "holes":
                 return list(backlog.holes.lines())
             case "tail":
-                return [backlog.inline[job_id] for job_id in backlog.tail]
+                return [backlog.inline.jobs[job_id] for job_id in backlog.tail]
             case "deferred":
-                return [backlog.inline[job_id] for job_id in backlog.deferred.inline]
+                return [backlog.inline.jobs[job_id] for job_id in backlog.deferred.inline]
             case _:
-                return [backlog.inline[job_id] for job_id in backlog.dead]
+                return [backlog.inline.jobs[job_id] for job_id in backlog.dead]
 
 
 def without(root: bytes, *sections: str) -> dict[str, object]:

@@ -87,7 +87,7 @@ class Queries:
         return Stats(**total, oldest_ready_s=self._oldest_ready_s(now_ms), tasks=tasks)
 
     def _oldest_ready_s(self, now_ms: int) -> float | None:
-        pushed = [pushed_ms for lane in self._state.backlog.lanes() if (pushed_ms := lane.oldest_ms()) is not None]
+        pushed = [pushed_ms for lane in self._state.backlog.lanes if (pushed_ms := lane.oldest_ms()) is not None]
         return max(0.0, (now_ms - min(pushed)) / 1000) if pushed else None
 
     # ---------------------------------------------------------------------------------------------------- single jobs
@@ -162,8 +162,8 @@ class Queries:
         if missing := {segment.key for segment in around if segment.jobs is None}:
             raise NeedsObjectsError(missing)
         inline = (
-            Place(INLINE, job_id, backlog.inline[job_id])
-            for job_id in sorted(backlog.inline)
+            Place(INLINE, job_id, backlog.inline.jobs[job_id])
+            for job_id in sorted(backlog.inline.jobs)
             if query.after < job_id <= last
         )
         spread = [_places(segment, query.after, last) for segment in around]

@@ -123,7 +123,7 @@ class Sealing:
         self._backlog.loaded.touch(segment)
 
     def _move_returned(self) -> None:
-        for lane in self._backlog.lanes():
+        for lane in self._backlog.lanes:
             lane.returned.move(self.moves)
 
     def count_leased(self, leased: Runs) -> None:

@@ -180,13 +180,13 @@ class QueueState:
         Raises:
             NeedsObjectsError: with every key that is missing.
         """
-        backlog = self.backlog
+        backlog, inline = self.backlog, self.backlog.inline.jobs
         runs = [run for run in runs if run[0] == INLINE or not backlog.segments[run[0]].damaged]
         keys = {s.key for run in runs if run[0] != INLINE and (s := backlog.segments[run[0]]).jobs is None}
         if keys:
             raise NeedsObjectsError(keys)
         return [
-            Place(run[0], slot, backlog.inline[slot] if run[0] == INLINE else backlog.segments[run[0]].loaded()[slot])
+            Place(run[0], slot, inline[slot] if run[0] == INLINE else backlog.segments[run[0]].loaded()[slot])
             for run in runs
             for slot in range(run[1], run[2] + 1)
         ]

@@ -52,7 +52,7 @@ def test_a_push_that_may_be_cut_adds_the_first_ones_that_fit():
     assert fit(pusher, b"4") == []
 
     assert waiting(pusher) == 3
-    assert [job.payload_bytes() for job in queue.machine.state.backlog.inline.values()] == [b"1", b"2", b"3"]
+    assert [job.payload_bytes() for job in queue.machine.state.backlog.inline.jobs.values()] == [b"1", b"2", b"3"]
 
 
 def test_a_cut_push_that_is_said_again_has_its_first_answer():

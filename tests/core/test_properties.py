@@ -276,7 +276,7 @@ class AnySequence(RuleBasedStateMachine):
         live = self._live()
         assert not live.keys() & records.keys()
         assert live.keys() | records.keys() == self.accepted
-        tail = [state.backlog.inline[job_id] for job_id in state.backlog.tail]
+        tail = [state.backlog.inline.jobs[job_id] for job_id in state.backlog.tail]
         in_segments = [job for segment in state.backlog.located.ready() for job in segment.jobs or []]
         assert {job.attempts for job in tail + in_segments} <= {0}, "who has failed is among the deferred or the dead"
         assert records.keys() == self.final.keys()
@@ -290,7 +290,7 @@ class AnySequence(RuleBasedStateMachine):
     def _live(self) -> dict[int, str]:
         state = self.queue.machine.state
         live: dict[int, str] = {}
-        places = [(INLINE, job_id, job) for job_id, job in state.backlog.inline.items()]
+        places = [(INLINE, job_id, job) for job_id, job in state.backlog.inline.jobs.items()]
         for segment in state.backlog.segments.values():
             jobs = segment.jobs or codec.decode_segment(
                 self.queue.store[segment.key], expected_digest=segment.line.digest, key=segment.key

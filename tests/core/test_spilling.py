@@ -241,7 +241,7 @@ def test_50_000_dead_jobs_are_requeued_and_the_root_stays_within_its_budget(many
     assert (session.stats().ready, session.stats().dead) == (50_000, 0)
     assert not segments(queue, "dead")
     queue.reopen()
-    [lane] = queue.machine.state.backlog.lanes()
+    [lane] = queue.machine.state.backlog.lanes
     assert lane.oldest_ms() is not None, "though no segment is in memory yet"
     session.hello()
     jobs = work(worker_of(queue))
