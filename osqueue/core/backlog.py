@@ -12,20 +12,18 @@ Rules:
 
 from __future__ import annotations
 
-from bisect import insort
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from itertools import groupby
 
 from osqueue.core.deferred import Deferred
 from osqueue.core.inline import InlineJobs
-from osqueue.core.lanes import ENDLESS, Head, Lane, LaneKey, Taken, swallow
+from osqueue.core.lane_order import LaneOrder
+from osqueue.core.lanes import LaneKey, swallow
 from osqueue.core.locator import Locator, Place
 from osqueue.core.model import INLINE, Job, Root
 from osqueue.core.runs import Runs, SlotRun, expand
 from osqueue.core.segment import LoadedSegments, Segment
 
-MAX_LANES = 256
 JOB_OVERHEAD = 80
 """Bytes that a job takes in the root beside its payload, roughly."""
 _ERROR_OVERHEAD = 120
@@ -49,8 +47,7 @@ class Backlog:
         """How much each inline part takes in the root, roughly."""
         self.harmed = False
         """Whether a segment has been found damaged since the queue was opened."""
-        self._lanes: dict[LaneKey, Lane] = {}
-        self._order: list[LaneKey] = []
+        self.lanes = LaneOrder(self.inline.jobs, self.segments, self.holes, self.dirty)
         self._open(root)
 
     # ------------------------------------------------------------------------------------------------------- opening
@@ -65,7 +62,7 @@ class Backlog:
         self._add_tail(root.tail)
         for job in root.tail:
             if not held.find(INLINE, job.id):
-                self.lane_of(job).tail[job.id] = None
+                self.lanes.of(job).tail[job.id] = None
         for job in root.deferred:
             if held.find(INLINE, job.id):
                 self._add_deferred(job, delayed=False)
@@ -83,52 +80,21 @@ class Backlog:
             if object_ != INLINE:
                 self.segments[object_].leased += last - first + 1
         for segment in self.segments.values():
-            self.offer(segment)
+            self.lanes.offer(segment)
 
     def add_segment(self, segment: Segment) -> None:
-        """Know a segment; `offer` puts its waiting jobs into their lanes."""
+        """Know a segment; `LaneOrder.offer` puts its waiting jobs into their lanes."""
         self.dirty.add("segments")
         self.segments[segment.number] = segment
         self.located.add(segment)
         if segment.line.kind == "deferred":
             self.deferred.add_segment(segment)
 
-    def offer(self, segment: Segment) -> None:
-        if segment.line.kind == "dead":
-            return
-        for span in segment.line.spans:
-            if span.taken < span.count:
-                self.lane((-span.priority, span.task)).offer(segment, span)
-
-    # --------------------------------------------------------------------------------------------------------- lanes
-
-    def lane(self, key: LaneKey) -> Lane:
-        lane = self._lanes.get(key)
-        if lane is None:
-            lane = self._lanes[key] = Lane(key, self.inline.jobs, self.segments, self.holes)
-            insort(self._order, key)
-        return lane
-
-    def lane_of(self, job: Job) -> Lane:
-        return self.lane((-job.priority, job.task))
-
-    def can_add_lanes(self, keys: set[LaneKey]) -> bool:
-        """Whether jobs of these lanes may wait: at most `MAX_LANES` have waiting jobs."""
-        if keys <= self._lanes.keys() or len(keys | self._lanes.keys()) <= MAX_LANES:
-            return True
-        self._drop_empty_lanes()
-        return len(keys | self._lanes.keys()) <= MAX_LANES
-
-    def _drop_empty_lanes(self) -> None:
-        for key in [key for key, lane in self._lanes.items() if lane.empty]:
-            del self._lanes[key]
-            self._order.remove(key)
-
     # ---------------------------------------------------------------------------------------------------- coming in
 
     def push(self, jobs: list[Job]) -> None:
         """New jobs of one lane that are ready: they join the tail."""
-        self.lane_of(jobs[0]).tail.update(dict.fromkeys(self._add_tail(jobs)))
+        self.lanes.of(jobs[0]).tail.update(dict.fromkeys(self._add_tail(jobs)))
 
     def _add_tail(self, jobs: list[Job]) -> Iterable[int]:
         """Their ids."""
@@ -144,9 +110,9 @@ class Backlog:
         delayed = job.due_ms > now_ms
         self._add_deferred(job, delayed=delayed)
         if delayed:
-            self.lane_of(job).delayed += 1
+            self.lanes.of(job).delayed += 1
         else:
-            self.lane_of(job).add_due(job.id)
+            self.lanes.of(job).add_due(job.id)
         return delayed
 
     def _add_deferred(self, job: Job, *, delayed: bool) -> None:
@@ -168,7 +134,7 @@ class Backlog:
         """Make ready what has become due; how many jobs of which task that is."""
         woken = []
         for job_id in self.deferred.wake_inline(now_ms):
-            lane = self.lane_of(self.inline.jobs[job_id])
+            lane = self.lanes.of(self.inline.jobs[job_id])
             lane.delayed -= 1
             lane.add_due(job_id)
             woken.append((lane.key[1], 1))
@@ -177,26 +143,6 @@ class Backlog:
         return woken + spilled
 
     # ---------------------------------------------------------------------------------------------------- going out
-
-    def take(self, tasks: frozenset[str], taken: Taken) -> None:
-        """Hand out up to ``taken``'s room of these tasks' jobs, lane by lane."""
-        lanes = [self._lanes[key] for key in self._order if key[1] in tasks]
-        while not taken.full:
-            heads = self._heads(lanes, taken)
-            if not heads:
-                return
-            (head, lane), rest = heads[0], heads[1:]
-            if head.source in ("span", "due span"):
-                self.dirty.update(("segments", "holes") if self.holes else ("segments",))
-            lane.take(head.source, taken, rest[0][0].job_id if rest else ENDLESS)
-
-    def _heads(self, lanes: list[Lane], taken: Taken) -> list[tuple[Head, Lane]]:
-        """Heads of the highest priority that has any, lowest id first."""
-        for _, group in groupby(lanes, key=lambda lane: lane.key[0]):
-            heads = [(head, lane) for lane in group for head in lane.heads(taken.wanted)]
-            if heads:
-                return sorted(heads, key=lambda pair: pair[0].job_id)
-        return []
 
     def give_back(self, runs: Iterable[SlotRun]) -> list[tuple[str, int]]:
         """Leased runs come back uncharged; says how many of which task."""
@@ -210,7 +156,7 @@ class Backlog:
         returned = []
         for object_, first, last, attempt, alone in runs:
             for key, a, b in self._by_lane(object_, first, last):
-                self.lane(key).returned.add(object_, a, b, attempt, alone=alone)
+                self.lanes.at(key).returned.add(object_, a, b, attempt, alone=alone)
                 returned.append((key[1], b - a + 1))
         return returned
 
@@ -224,10 +170,6 @@ class Backlog:
             a, b = max(first, span.first), min(last, span.first + span.count - 1)
             if a <= b:
                 yield (-span.priority, span.task), a, b
-
-    def returned(self) -> Runs:
-        """All slots that came back."""
-        return Runs(run for lane in self._lanes.values() for run in lane.returned)
 
     def by_task(self, runs: Iterable[SlotRun]) -> Iterator[tuple[str, int]]:
         """How many slots of some runs belong to which task; no segment need be in memory for that."""
@@ -246,16 +188,6 @@ class Backlog:
                 yield span.task, span.count - span.taken
             holes = ((segment.number, *run) for run in self.holes.of(segment.number))
             yield from ((task, -count) for task, count in self.by_task(holes))
-
-    def offers(self, tasks: frozenset[str]) -> bool:
-        """Whether a job of these tasks could be handed out, at the latest when its object has been read."""
-        wanted: set[str] = set()
-        lanes = [lane for key, lane in self._lanes.items() if key[1] in tasks]
-        return any(lane.heads(wanted) for lane in lanes) or bool(wanted)
-
-    @property
-    def lanes(self) -> Iterable[Lane]:
-        return self._lanes.values()
 
     # --------------------------------------------------------------------------------------------------- looking up
 
@@ -276,12 +208,7 @@ class Backlog:
         segment = self.segments[object_]
         if segment.is_untaken(slot):
             return not self.holes.find(object_, slot)
-        return self._returned_to(segment, slot) is not None
-
-    def _returned_to(self, segment: Segment, slot: int) -> Lane | None:
-        span = segment.span_of(slot)
-        lane = self._lanes.get((-span.priority, span.task))
-        return lane if lane is not None and lane.returned.find(segment.number, slot) else None
+        return self.lanes.returned_to(object_, slot) is not None
 
     def is_dead(self, place: Place) -> bool:
         """Whether the job is there, and dead."""
@@ -296,7 +223,7 @@ class Backlog:
             segment = self.segments.get(place.object)
             # None: its last live job has just left, in the same operation
             return segment is not None and segment.line.kind != "dead" and self.lives(place.object, place.slot)
-        lane = self.lane_of(place.job)
+        lane = self.lanes.of(place.job)
         if lane.returned.find(place.object, place.slot):
             return True
         return place.slot in lane.tail or place.slot in lane.due_ids or self.deferred.is_delayed(place.slot)
@@ -325,10 +252,7 @@ class Backlog:
     def take_tail(self) -> tuple[list[Job], set[int]]:
         """The whole tail leaves the root: its jobs by id, and the ids of those that nobody has taken."""
         jobs = [self.inline.jobs.pop(job_id) for job_id in self.tail]
-        waiting: set[int] = set()
-        for lane in self._lanes.values():
-            waiting.update(lane.tail)
-            lane.tail.clear()
+        waiting = self.lanes.take_tail()
         self.tail.clear()
         self.inline_bytes["tail"] = 0
         self.dirty.add("tail")
@@ -338,9 +262,9 @@ class Backlog:
         """All inline deferred jobs leave the root: by id, and the ids of those that nobody has taken."""
         jobs = [self.inline.jobs[job_id] for job_id in sorted(self.deferred.inline)]
         waiting = {job.id for job in jobs if self.is_waiting(Place(INLINE, job.id, job))}
-        waiting -= {job.id for job in jobs if self.lane_of(job).returned.find(INLINE, job.id)}
+        waiting -= {job.id for job in jobs if self.lanes.of(job).returned.find(INLINE, job.id)}
         for job in jobs:
-            self.lane_of(job).due_ids.discard(job.id)
+            self.lanes.of(job).due_ids.discard(job.id)
             self.forget_inline(job)
         return jobs, waiting
 
@@ -351,23 +275,19 @@ class Backlog:
             self.forget_inline(job)
         return jobs
 
-    def came_back(self, place: Place) -> bool:
-        """Whether the job of a segment's slot was given back to it and waits to go out again."""
-        return self._returned_to(self.segments[place.object], place.slot) is not None
-
     def remove_waiting(self, place: Place) -> None:
         """A job that nobody holds leaves early, waiting or dead."""
         if place.object != INLINE:
             self._leave_segment(self.segments[place.object], place.slot)
             return
-        lane = self.lane_of(place.job)
+        lane = self.lanes.of(place.job)
         lane.returned.cut(place.object, place.slot, place.slot)
         lane.tail.pop(place.slot, None)
         lane.due_ids.discard(place.slot)
         self.forget_inline(place.job)
 
     def _leave_segment(self, segment: Segment, slot: int) -> None:
-        if (lane := self._returned_to(segment, slot)) is not None:
+        if (lane := self.lanes.returned_to(segment.number, slot)) is not None:
             lane.returned.cut(segment.number, slot, slot)
         else:
             self._punch(segment, slot)
@@ -378,10 +298,8 @@ class Backlog:
         self.dirty.update(("segments", "holes"))
         self.holes.add(segment.number, slot, slot, 0)
         segment.holes += 1
-        if slot > span.first + span.taken or not swallow(self.holes, segment, span, slot):
-            return
-        if (lane := self._lanes.get((-span.priority, span.task))) is not None:
-            lane.withdraw(span)
+        if slot <= span.first + span.taken and swallow(self.holes, segment, span, slot):
+            self.lanes.withdraw(span)
 
     def forget_inline(self, job: Job) -> None:
         """The job's inline copy goes."""
@@ -395,27 +313,20 @@ class Backlog:
         if name == "dead":
             del self.dead[job.id]
         elif self.deferred.forget(job.id):
-            self.lane_of(job).delayed -= 1
+            self.lanes.of(job).delayed -= 1
         self.inline_bytes[name] -= _weight(job)
         self.dirty.add(name)
 
     def drop_if_spent(self, segment: Segment) -> None:
         """Let a segment go in which nothing waits, is leased, or came back."""
-        if segment.leased or segment.waiting or self._has_returned(segment):
+        if segment.leased or segment.waiting or self.lanes.has_returned(segment):
             return
         self.let_go(segment)
-
-    def _has_returned(self, segment: Segment) -> bool:
-        return any(
-            self._lanes[key].returned.of(segment.number)
-            for span in segment.line.spans
-            if (key := (-span.priority, span.task)) in self._lanes
-        )
 
     def delayed(self) -> Counter[str]:
         """How many jobs of which task wait for a time; damaged segments, which are to be dropped, left out."""
         delayed = Counter[str]()
-        for lane in self._lanes.values():
+        for lane in self.lanes:
             delayed[lane.key[1]] += lane.delayed
         for segment in self.deferred.segments():
             if segment.damaged:
@@ -428,8 +339,7 @@ class Backlog:
 
     def drop(self, segment: Segment) -> None:
         """Let a segment go whatever it holds; nothing of it is leased."""
-        for lane in self._lanes.values():
-            lane.returned.pop_object(segment.number)
+        self.lanes.forget_returned(segment)
         self.let_go(segment)
 
     def let_go(self, segment: Segment) -> None:
@@ -439,8 +349,7 @@ class Backlog:
         self.located.remove(segment)
         self.deferred.remove_segment(segment)
         for span in segment.line.spans:
-            if (lane := self._lanes.get((-span.priority, span.task))) is not None:
-                lane.withdraw(span)
+            self.lanes.withdraw(span)
         self.holes.pop_object(segment.number)
         self.loaded.forget(segment)
         self.trash.append(segment.key)

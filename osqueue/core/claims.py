@@ -189,10 +189,10 @@ class Claims:
         lease = state.leases.standing(parked.session) if parked.standing else None
         while parked.jobs > 0 and state.has_ready(parked.tasks):
             if not (state.leases.have_room() and self._knows(parked)):
-                return "no room" if state.backlog.offers(parked.tasks) else "no jobs"
+                return "no room" if state.backlog.lanes.have(parked.tasks) else "no jobs"
             window = WINDOW_BYTES - (lease.payload_bytes if lease is not None else 0)
             taken = Taken(min(parked.jobs, GRANT_JOBS), min(GRANT_BYTES, window), state.settings)
-            state.backlog.take(parked.tasks, taken)
+            state.backlog.lanes.take(parked.tasks, taken)
             state.wanted |= taken.wanted
             if not taken.handouts:
                 return "objects" if taken.wanted else "no jobs"

@@ -144,7 +144,7 @@ class CommitPlanner:
             ("keys", json.encode(state.keys.lines())),
             ("key_objects", json.encode(state.keys.objects())),
             ("leases", state.leases.encoded()),
-            ("returned", json.encode(state.backlog.returned().lines())),
+            ("returned", json.encode(state.backlog.lanes.returned().lines())),
             ("sessions", state.sessions.encoded()),
             ("finished", state.finished.encoded()),
         ]

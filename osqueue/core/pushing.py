@@ -110,7 +110,7 @@ class Pushing:
         if not state.counts.can_add({push.task for push in pushes}):
             why = "jobs of too many tasks are unfinished or dead; use fewer task names, or wait"
             return Refused("queue_full", f"{why} limit=4 KiB of counts by task")
-        if not state.backlog.can_add_lanes({(-push.priority, push.task) for push in pushes}):
+        if not state.backlog.lanes.can_add({(-push.priority, push.task) for push in pushes}):
             return Refused("queue_full", "too many lanes (pairs of priority and task) have waiting jobs limit=256")
         keys = {push.key for push in pushes if push.key}
         if keys and not state.keys.have_room(len(keys)):

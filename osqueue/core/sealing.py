@@ -76,8 +76,9 @@ class Sealing:
         kind = segments[0].line.kind
         places = [Place(s.number, slot, job) for s in segments for slot, job in enumerate(s.loaded())]
         # By place: one that has failed and was deferred again may stand in two of them, and lives in one.
-        taken = [place for place in places if leased.find(place.object, place.slot) or backlog.came_back(place)]
-        held = {place.job.id: (place.object, place.slot) for place in taken}
+        came_back = backlog.lanes.returned_to
+        taken = [p for p in places if leased.find(p.object, p.slot) or came_back(p.object, p.slot)]
+        held = {p.job.id: (p.object, p.slot) for p in taken}
         jobs = [p.job for p in places if held.get(p.job.id) == (p.object, p.slot) or backlog.lives(p.object, p.slot)]
         for segment in segments:
             backlog.let_go(segment)
@@ -119,7 +120,7 @@ class Sealing:
     def _add(self, segment: Segment, data: bytes) -> None:
         self.objects[segment.key] = data
         self._backlog.add_segment(segment)
-        self._backlog.offer(segment)
+        self._backlog.lanes.offer(segment)
         self._backlog.loaded.touch(segment)
 
     def _move_returned(self) -> None:

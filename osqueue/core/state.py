@@ -148,7 +148,7 @@ class QueueState:
 
     def drop(self, segment: Segment) -> int:
         """A blocked segment goes, with the jobs that wait in it or came back, by what the root says of it."""
-        returned = (run for run in self.backlog.returned() if run[0] == segment.number)
+        returned = (run for run in self.backlog.lanes.returned() if run[0] == segment.number)
         jobs = Counter[str]()
         for task, count in (*self.backlog.by_task(returned), *self.backlog.untaken([segment])):
             jobs[task] += count
@@ -215,7 +215,7 @@ class QueueState:
         """How many unfinished jobs of these tasks are in damaged segments, and the segments' keys."""
         damaged = {n: segment for n, segment in self.backlog.damaged().items() if segment.line.kind != "dead"}
         jobs = Counter[str]()
-        for task, count in self.backlog.by_task(run for run in self.backlog.returned() if run[0] in damaged):
+        for task, count in self.backlog.by_task(run for run in self.backlog.lanes.returned() if run[0] in damaged):
             jobs[task] += count
         for task, count in self.backlog.untaken(damaged.values()):
             jobs[task] += count
