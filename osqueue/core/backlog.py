@@ -24,30 +24,23 @@ from osqueue.core.model import INLINE, Job, Root
 from osqueue.core.runs import Runs, SlotRun, expand
 from osqueue.core.segment import LoadedSegments, Segment
 
-JOB_OVERHEAD = 80
-"""Bytes that a job takes in the root beside its payload, roughly."""
-_ERROR_OVERHEAD = 120
-
 
 class Backlog:
     """All unfinished jobs. Not thread-safe; owned by the machine."""
 
     def __init__(self, root: Root) -> None:
-        self.inline = InlineJobs()
-        self.tail: dict[int, None] = {}
+        self.dirty: set[str] = set()
+        """Sections of the root that have changed since they were encoded."""
+        self.inline = InlineJobs(self.dirty)
         self.deferred = Deferred()
-        self.dead: dict[int, None] = {}
         self.segments: dict[int, Segment] = {}
         self.located = Locator(self.inline.jobs)
         self.holes = Runs()
+        self.lanes = LaneOrder(self.inline.jobs, self.segments, self.holes, self.dirty)
         self.loaded = LoadedSegments()
         self.trash: list[str] = []
-        self.dirty: set[str] = set()
-        self.inline_bytes = {"tail": 0, "deferred": 0, "dead": 0}
-        """How much each inline part takes in the root, roughly."""
         self.harmed = False
         """Whether a segment has been found damaged since the queue was opened."""
-        self.lanes = LaneOrder(self.inline.jobs, self.segments, self.holes, self.dirty)
         self._open(root)
 
     # ------------------------------------------------------------------------------------------------------- opening
@@ -57,15 +50,14 @@ class Backlog:
         returned = list(expand(root.returned))
         self._open_segments(root, leased)
         held = Runs(leased + returned)
-        for job in root.dead:
-            self.bury(job)
-        self._add_tail(root.tail)
+        self.inline.add("dead", root.dead)
+        self.inline.add("tail", root.tail)
         for job in root.tail:
             if not held.find(INLINE, job.id):
                 self.lanes.of(job).tail[job.id] = None
         for job in root.deferred:
             if held.find(INLINE, job.id):
-                self._add_deferred(job, delayed=False)
+                self.inline.add("deferred", [job])
             else:
                 self.defer(job, root.now_ms)
         self._return(returned)
@@ -94,41 +86,18 @@ class Backlog:
 
     def push(self, jobs: list[Job]) -> None:
         """New jobs of one lane that are ready: they join the tail."""
-        self.lanes.of(jobs[0]).tail.update(dict.fromkeys(self._add_tail(jobs)))
-
-    def _add_tail(self, jobs: list[Job]) -> Iterable[int]:
-        """Their ids."""
-        by_id = {job.id: job for job in jobs}
-        self.inline.jobs.update(by_id)
-        self.tail.update(dict.fromkeys(by_id))
-        self.dirty.add("tail")
-        self.inline_bytes["tail"] += JOB_OVERHEAD * len(jobs) + sum(map(Job.payload_size, jobs))
-        return by_id
+        self.lanes.of(jobs[0]).tail.update(dict.fromkeys(self.inline.add("tail", jobs)))
 
     def defer(self, job: Job, now_ms: int) -> bool:
         """A job that waits until ``job.due_ms``; False if that is not in the future, so that it is ready."""
-        delayed = job.due_ms > now_ms
-        self._add_deferred(job, delayed=delayed)
-        if delayed:
-            self.lanes.of(job).delayed += 1
-        else:
-            self.lanes.of(job).add_due(job.id)
-        return delayed
-
-    def _add_deferred(self, job: Job, *, delayed: bool) -> None:
-        self.inline.jobs[job.id] = job
-        self.deferred.add(job, delayed=delayed)
-        self._grew("deferred", job)
-
-    def bury(self, job: Job) -> None:
-        """A job whose attempts are used up."""
-        self.inline.jobs[job.id] = job
-        self.dead[job.id] = None
-        self._grew("dead", job)
-
-    def _grew(self, name: str, job: Job) -> None:
-        self.inline_bytes[name] += _weight(job)
-        self.dirty.add(name)
+        self.inline.add("deferred", [job])
+        lane = self.lanes.of(job)
+        if job.due_ms <= now_ms:
+            lane.add_due(job.id)
+            return False
+        self.deferred.add(job)
+        lane.delayed += 1
+        return True
 
     def wake(self, now_ms: int) -> list[tuple[str, int]]:
         """Make ready what has become due; how many jobs of which task that is."""
@@ -213,7 +182,7 @@ class Backlog:
     def is_dead(self, place: Place) -> bool:
         """Whether the job is there, and dead."""
         if place.object == INLINE:
-            return place.slot in self.dead
+            return place.slot in self.inline.dead
         segment = self.segments.get(place.object)
         return segment is not None and segment.line.kind == "dead" and self.lives(place.object, place.slot)
 
@@ -245,35 +214,22 @@ class Backlog:
                 segment.leased -= count
                 self.drop_if_spent(segment)
                 continue
-            for place in places:
-                if place.object == INLINE:
-                    self.forget_inline(place.job)
-
-    def take_tail(self) -> tuple[list[Job], set[int]]:
-        """The whole tail leaves the root: its jobs by id, and the ids of those that nobody has taken."""
-        jobs = [self.inline.jobs.pop(job_id) for job_id in self.tail]
-        waiting = self.lanes.take_tail()
-        self.tail.clear()
-        self.inline_bytes["tail"] = 0
-        self.dirty.add("tail")
-        return jobs, waiting
+            self.inline.forget([place.job for place in places if place.object == INLINE])
 
     def take_deferred(self) -> tuple[list[Job], set[int]]:
-        """All inline deferred jobs leave the root: by id, and the ids of those that nobody has taken."""
-        jobs = [self.inline.jobs[job_id] for job_id in sorted(self.deferred.inline)]
-        waiting = {job.id for job in jobs if self.is_waiting(Place(INLINE, job.id, job))}
-        waiting -= {job.id for job in jobs if self.lanes.of(job).returned.find(INLINE, job.id)}
-        for job in jobs:
-            self.lanes.of(job).due_ids.discard(job.id)
-            self.forget_inline(job)
-        return jobs, waiting
+        """All inline deferred jobs leave the root: they, and the ids of those that nobody has taken."""
+        jobs = self.inline.take("deferred")
+        return jobs, {job.id for job in jobs if self._stop_waiting(job)}
 
-    def take_dead(self) -> list[Job]:
-        """All inline dead jobs leave the root, in the order of their death."""
-        jobs = [self.inline.jobs[job_id] for job_id in self.dead]
-        for job in jobs:
-            self.forget_inline(job)
-        return jobs
+    def _stop_waiting(self, job: Job) -> bool:
+        """An inline deferred job waits no longer, due or not; says whether it did."""
+        lane = self.lanes.of(job)
+        if self.deferred.forget(job.id):
+            lane.delayed -= 1
+            return True
+        waits = job.id in lane.due_ids
+        lane.due_ids.discard(job.id)
+        return waits
 
     def remove_waiting(self, place: Place) -> None:
         """A job that nobody holds leaves early, waiting or dead."""
@@ -283,8 +239,8 @@ class Backlog:
         lane = self.lanes.of(place.job)
         lane.returned.cut(place.object, place.slot, place.slot)
         lane.tail.pop(place.slot, None)
-        lane.due_ids.discard(place.slot)
-        self.forget_inline(place.job)
+        self._stop_waiting(place.job)
+        self.inline.forget([place.job])
 
     def _leave_segment(self, segment: Segment, slot: int) -> None:
         if (lane := self.lanes.returned_to(segment.number, slot)) is not None:
@@ -300,22 +256,6 @@ class Backlog:
         segment.holes += 1
         if slot <= span.first + span.taken and swallow(self.holes, segment, span, slot):
             self.lanes.withdraw(span)
-
-    def forget_inline(self, job: Job) -> None:
-        """The job's inline copy goes."""
-        del self.inline.jobs[job.id]
-        if job.id in self.tail:
-            del self.tail[job.id]
-            self.inline_bytes["tail"] -= JOB_OVERHEAD + job.payload_size()
-            self.dirty.add("tail")
-            return
-        name = "dead" if job.id in self.dead else "deferred"
-        if name == "dead":
-            del self.dead[job.id]
-        elif self.deferred.forget(job.id):
-            self.lanes.of(job).delayed -= 1
-        self.inline_bytes[name] -= _weight(job)
-        self.dirty.add(name)
 
     def drop_if_spent(self, segment: Segment) -> None:
         """Let a segment go in which nothing waits, is leased, or came back."""
@@ -353,9 +293,3 @@ class Backlog:
         self.holes.pop_object(segment.number)
         self.loaded.forget(segment)
         self.trash.append(segment.key)
-
-
-def _weight(job: Job) -> int:
-    """How much a deferred or dead job takes in the root, roughly."""
-    errors = sum(_ERROR_OVERHEAD + len(error.message) + len(error.traceback) for error in job.errors)
-    return JOB_OVERHEAD + job.payload_size() + errors

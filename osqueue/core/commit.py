@@ -8,10 +8,13 @@ Rules:
 
 from __future__ import annotations
 
+from typing import Literal
+
 from msgspec import UNSET, Struct, json, structs
 
 from osqueue.core import codec
 from osqueue.core.finished import INLINE_BYTES
+from osqueue.core.inline import InlineList
 from osqueue.core.sealing import Sealing, worth_rewriting
 from osqueue.core.segment import Segment
 from osqueue.core.state import QueueState
@@ -19,6 +22,8 @@ from osqueue.core.state import QueueState
 TAIL_BYTES = 22 * 1024
 DEFERRED_BYTES = 5 * 1024
 DEAD_BYTES = 4 * 1024
+Section = Literal["segments", "holes"] | InlineList
+"""Those of the root's sections that are large, and mostly as they were."""
 
 
 class Commit(Struct, frozen=True):
@@ -80,8 +85,8 @@ class CommitPlanner:
             objects[key] = data
         return objects
 
-    def _is_over(self, name: str, budget: int) -> bool:
-        return self._state.backlog.inline_bytes[name] > budget or len(self._section(name)) > budget
+    def _is_over(self, name: InlineList, budget: int) -> bool:
+        return self._state.backlog.inline.size_bytes[name] > budget or len(self._section(name)) > budget
 
     def _split(self, objects: dict[str, bytes], now_ms: int) -> None:
         """Write segments whose window of due time has opened anew, each job into its finer window."""
@@ -137,7 +142,7 @@ class CommitPlanner:
 
     def _encoded(self) -> list[tuple[str, bytes]]:
         state = self._state
-        names = ("segments", "holes", "tail", "deferred", "dead")
+        names: tuple[Section, ...] = ("segments", "holes", "tail", "deferred", "dead")
         return [
             ("tasks", state.counts.encoded()),
             *((name, self._section(name)) for name in names),
@@ -149,26 +154,22 @@ class CommitPlanner:
             ("finished", state.finished.encoded()),
         ]
 
-    def _section(self, name: str) -> bytes:
+    def _section(self, name: Section) -> bytes:
         dirty = self._state.backlog.dirty
         if name in dirty or name not in self._sections:
             self._sections[name] = json.encode(self._lines(name))
             dirty.discard(name)
         return self._sections[name]
 
-    def _lines(self, name: str) -> list[object]:
+    def _lines(self, name: Section) -> list[object]:
         backlog = self._state.backlog
         match name:
             case "segments":
                 return [segment.line for segment in (*backlog.located.ready(), *backlog.located.spilled())]
             case "holes":
                 return list(backlog.holes.lines())
-            case "tail":
-                return [backlog.inline.jobs[job_id] for job_id in backlog.tail]
-            case "deferred":
-                return [backlog.inline.jobs[job_id] for job_id in backlog.deferred.inline]
             case _:
-                return [backlog.inline.jobs[job_id] for job_id in backlog.dead]
+                return list(backlog.inline.listed(name))
 
 
 def without(root: bytes, *sections: str) -> dict[str, object]:

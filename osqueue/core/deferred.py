@@ -22,14 +22,9 @@ _SPLIT_AT_ONCE = 2
 
 
 class Deferred:
-    """The clock of deferred jobs. Not thread-safe; owned by the backlog.
-
-    Attributes:
-        inline: ids of the jobs in the root that are delayed or have failed, also those that are due or leased by now.
-    """
+    """The clock of deferred jobs. Not thread-safe; owned by the backlog."""
 
     def __init__(self) -> None:
-        self.inline: dict[int, None] = {}
         self._alarms: list[tuple[int, int]] = []
         self._delayed: set[int] = set()
         self._segments: dict[int, Segment] = {}
@@ -41,16 +36,13 @@ class Deferred:
 
     # ---------------------------------------------------------------------------------------------------------- inline
 
-    def add(self, job: Job, *, delayed: bool) -> None:
-        """An inline job, that waits for its time or not."""
-        self.inline[job.id] = None
-        if delayed:
-            heappush(self._alarms, (job.due_ms, job.id))
-            self._delayed.add(job.id)
+    def add(self, job: Job) -> None:
+        """An inline job that waits for its time."""
+        heappush(self._alarms, (job.due_ms, job.id))
+        self._delayed.add(job.id)
 
     def forget(self, job_id: int) -> bool:
-        """The job is inline no longer; says whether it was delayed."""
-        del self.inline[job_id]
+        """An inline job waits for its time no longer; says whether it did."""
         delayed = job_id in self._delayed
         self._delayed.discard(job_id)
         return delayed

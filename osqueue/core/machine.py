@@ -334,7 +334,7 @@ class QueueMachine:
     @property
     def weight_bytes(self) -> int:
         """How much the next commit would write into objects, roughly."""
-        return sum(self.state.backlog.inline_bytes.values()) + self.state.finished.size
+        return sum(self.state.backlog.inline.size_bytes.values()) + self.state.finished.size
 
     def plan(self, *, now_ms: int, nonce: str) -> Commit:
         """Everything applied and settled so far, as one commit."""

@@ -53,7 +53,7 @@ class Sealing:
 
     def seal_tail(self) -> None:
         """Write the whole tail out."""
-        jobs, waiting = self._backlog.take_tail()
+        jobs, waiting = self._backlog.inline.take("tail"), self._backlog.lanes.take_tail()
         self._write("ready", jobs, _held_inline(jobs, waiting))
 
     def spill_deferred(self) -> None:
@@ -63,7 +63,7 @@ class Sealing:
 
     def spill_dead(self) -> None:
         """Write all inline dead jobs out."""
-        self._write("dead", self._backlog.take_dead(), {})
+        self._write("dead", self._backlog.inline.take("dead"), {})
 
     def rewrite(self, segments: list[Segment], leased: Runs) -> None:
         """Write segments of one kind anew, without what has left them.

@@ -110,7 +110,7 @@ class QueueState:
 
     def bury(self, job: Job) -> None:
         """A job that has failed for good."""
-        self.backlog.bury(job)
+        self.backlog.inline.add("dead", [job])
         self.keys.release(job)
         self.counts.move(job.task, "leased", "dead")
         self.watchers.ended(job, "dead", job.attempts)

@@ -276,7 +276,7 @@ class AnySequence(RuleBasedStateMachine):
         live = self._live()
         assert not live.keys() & records.keys()
         assert live.keys() | records.keys() == self.accepted
-        tail = [state.backlog.inline.jobs[job_id] for job_id in state.backlog.tail]
+        tail = list(state.backlog.inline.listed("tail"))
         in_segments = [job for segment in state.backlog.located.ready() for job in segment.jobs or []]
         assert {job.attempts for job in tail + in_segments} <= {0}, "who has failed is among the deferred or the dead"
         assert records.keys() == self.final.keys()
