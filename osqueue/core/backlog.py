@@ -59,7 +59,7 @@ class Backlog:
             if held.find(INLINE, job.id):
                 self.inline.add("deferred", [job])
             else:
-                self.defer(job, root.now_ms)
+                self.defer([job], root.now_ms)
         self._return(returned)
 
     def _open_segments(self, root: Root, leased: list[SlotRun]) -> None:
@@ -88,15 +88,16 @@ class Backlog:
         """New jobs of one lane that are ready: they join the tail."""
         self.lanes.of(jobs[0]).tail.update(dict.fromkeys(self.inline.add("tail", jobs)))
 
-    def defer(self, job: Job, now_ms: int) -> bool:
-        """A job that waits until ``job.due_ms``; False if that is not in the future, so that it is ready."""
-        self.inline.add("deferred", [job])
-        lane = self.lanes.of(job)
-        if job.due_ms <= now_ms:
-            lane.add_due(job.id)
+    def defer(self, jobs: Sequence[Job], now_ms: int) -> bool:
+        """Jobs of one lane that wait for one time, their ``due_ms``; False if it has come, so that they are ready."""
+        ids = self.inline.add("deferred", jobs)
+        lane, due_ms = self.lanes.of(jobs[0]), jobs[0].due_ms
+        if due_ms <= now_ms:
+            for job_id in ids:
+                lane.add_due(job_id)
             return False
-        self.deferred.add(job)
-        lane.delayed += 1
+        self.deferred.add(ids, due_ms)
+        lane.delayed += len(jobs)
         return True
 
     def wake(self, now_ms: int) -> list[tuple[str, int]]:

@@ -11,7 +11,6 @@ from heapq import heappop, heappush
 from itertools import islice
 
 from osqueue.core import windows
-from osqueue.core.model import Job
 from osqueue.core.runs import Runs
 from osqueue.core.segment import Segment
 
@@ -36,10 +35,11 @@ class Deferred:
 
     # ---------------------------------------------------------------------------------------------------------- inline
 
-    def add(self, job: Job) -> None:
-        """An inline job that waits for its time."""
-        heappush(self._alarms, (job.due_ms, job.id))
-        self._delayed.add(job.id)
+    def add(self, ids: Iterable[int], due_ms: int) -> None:
+        """Inline jobs that wait for their time."""
+        for job_id in ids:
+            heappush(self._alarms, (due_ms, job_id))
+        self._delayed.update(ids)
 
     def forget(self, job_id: int) -> bool:
         """An inline job waits for its time no longer; says whether it did."""

@@ -54,7 +54,7 @@ class InlineJobs:
         for job in jobs:
             del self.jobs[job.id]
         for name, ids in self._lists.items():
-            if gone := [job for job in jobs if job.id in ids]:
+            if ids and (gone := [job for job in jobs if job.id in ids]):
                 for job in gone:
                     del ids[job.id]
                 self._grow(name, -_size_bytes(gone))
@@ -74,5 +74,9 @@ class InlineJobs:
 
 def _size_bytes(jobs: Collection[Job]) -> int:
     """How much jobs take in the root, roughly."""
-    errors = sum(_ERROR_OVERHEAD + len(error.message) + len(error.traceback) for job in jobs for error in job.errors)
-    return _JOB_OVERHEAD * len(jobs) + sum(map(Job.payload_size, jobs)) + errors
+    size_bytes = _JOB_OVERHEAD * len(jobs)
+    for job in jobs:
+        size_bytes += job.payload_size()
+        for error in job.errors:
+            size_bytes += _ERROR_OVERHEAD + len(error.message) + len(error.traceback)
+    return size_bytes

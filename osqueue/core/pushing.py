@@ -90,9 +90,8 @@ class Pushing:
             for job_id, payload, clean in zip(ids, push.payloads, codec.clean(push.payloads), strict=True)
         ]
         state.frame.next_id += len(jobs)
-        if push.delay_s > 0:
-            for job in jobs:
-                state.backlog.defer(job, now_ms)
+        if jobs and push.delay_s > 0:
+            state.backlog.defer(jobs, now_ms)
         elif jobs:
             state.backlog.push(jobs)
         if push.key and jobs:

@@ -91,7 +91,7 @@ class QueueState:
         if delay_s is None:
             delay_s = policy.retry_delay_s(job.id, job.attempts, self.settings, seed)
         job.due_ms = policy.due_ms(now_ms, delay_s)
-        delayed = self.backlog.defer(job, now_ms)
+        delayed = self.backlog.defer([job], now_ms)
         self.counts.move(job.task, "leased", "delayed" if delayed else "ready")
 
     def _charged(self, job: Job, outcome: Outcome, now_ms: int) -> Job:
