@@ -96,13 +96,13 @@ def _drop(storage: DirectoryStorage, taken: Taken, key: str) -> int:
     """Go on without one object; how many unfinished jobs were in it."""
     while True:
         try:
-            return taken.machine.drop(key)
+            return taken.machine.objects.drop(key)
         except NeedsObjectsError as error:
             for needed in error.keys:
                 try:
-                    taken.machine.load(needed, storage.read(needed)[0])
+                    taken.machine.objects.load(needed, storage.read(needed)[0])
                 except (NotFound, Corrupt):
-                    taken.machine.missing(needed)  # set aside itself, and dropped in its turn
+                    taken.machine.objects.missing(needed)  # set aside itself, and dropped in its turn
 
 
 def _unrecorded(taken: Taken, findings: Findings) -> int:

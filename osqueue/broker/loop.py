@@ -170,12 +170,12 @@ class CommitLoop:
             Corrupt: it is damaged: its own jobs are blocked, the others go on.
         """
         self._arrived(key)
-        self.machine.load(key, data)
+        self.machine.objects.load(key, data)
 
     def not_loaded(self, key: str) -> bool:
         """An object is not there; says whether that is damage."""
         self._arrived(key)
-        return self.machine.missing(key)
+        return self.machine.objects.missing(key)
 
     def _arrived(self, key: str) -> None:
         self._loading.discard(key)
@@ -184,7 +184,7 @@ class CommitLoop:
     def unreadable(self, key: str) -> bool:
         """An object could not be read for too long: its jobs are passed over till it is; False if they are already."""
         self._arrived(key)
-        return self.machine.unreadable(key)
+        return self.machine.objects.unreadable(key)
 
     def deleted(self, keys: Iterable[str]) -> None:
         """Objects of the trash are gone."""
@@ -210,10 +210,10 @@ class CommitLoop:
             self.machine.settle(now_ms)
             self._collect()
             self._commit(now_ms)
-        if wanted := self.machine.take_wanted() - self._loading:
+        if wanted := self.machine.objects.take_wanted() - self._loading:
             self._loading |= wanted
             self._effects.append(Load(sorted(wanted)))
-        self.machine.trim(self._loading | self._chores_need | self._connections.needed())
+        self.machine.objects.trim(self._loading | self._chores_need | self._connections.needed())
         effects, self._effects = self._effects, []
         return effects
 
@@ -348,7 +348,7 @@ class CommitLoop:
         """Have the archive asked for jobs whose end is awaited, after what has been said so far."""
         if elsewhere:
             self._collect()
-            self._leaving.append(Lookup(connection.number, 0, elsewhere, damage=self.machine.damage(elsewhere)))
+            self._leaving.append(Lookup(connection.number, 0, elsewhere, damage=self.machine.objects.damage(elsewhere)))
 
     def _ask(self, connection: Connection, ask: Ask, now_ms: int) -> None:
         try:
@@ -367,7 +367,7 @@ class CommitLoop:
             return Lookup(connection, ticket, query, inline=self.machine.finished_records())
         if isinstance(query, Prune):
             return Lookup(connection, ticket, query)
-        return Lookup(connection, ticket, query, damage=self.machine.damage([query.id]))
+        return Lookup(connection, ticket, query, damage=self.machine.objects.damage([query.id]))
 
     def _collect(self) -> None:
         """Address what the machine has to say to the connections that serve its sessions now."""

@@ -19,7 +19,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from osqueue.core import codec
 from osqueue.core.claims import LOST, Claims
 from osqueue.core.commit import Commit, CommitPlanner
 from osqueue.core.ending import Attempt, LeaseEndings
@@ -44,12 +43,12 @@ from osqueue.core.messages import (
     WaitRoom,
     refused_as_corrupt,
 )
-from osqueue.core.model import Root, Takeover
-from osqueue.core.objects import TAKEOVERS, TAKEOVERS_BYTES, parse
+from osqueue.core.model import Root
+from osqueue.core.object_cache import ObjectCache
+from osqueue.core.objects import log_of_takeovers
 from osqueue.core.operations import Operations
 from osqueue.core.queries import Queries
 from osqueue.core.questions import ParkedQuestions
-from osqueue.core.segment import NeedsObjectsError, Segment
 from osqueue.core.sessions import Session
 from osqueue.core.settings import QueueSettings
 from osqueue.core.state import QueueState
@@ -76,6 +75,7 @@ class QueueMachine:
 
     def __init__(self, root: Root, settings: QueueSettings, *, now_ms: int, seed: str = "") -> None:
         self.state = QueueState(root, settings, now_ms=now_ms)
+        self.objects = ObjectCache(self.state)
         self._term_ms = round(settings.lease_s * 1000)
         self._operations = Operations(self.state, seed)
         self._endings = LeaseEndings(self.state, seed)
@@ -94,10 +94,7 @@ class QueueMachine:
         frame = self.state.frame
         frame.epoch += 1
         frame.owner = owner
-        log = [*frame.takeovers, Takeover(frame.epoch, frame.version + 1, frame.next_object, owner)]
-        while _is_long(log) and log[0].epoch < frame.swept:
-            log.pop(0)
-        frame.takeovers = log
+        frame.takeovers = log_of_takeovers(frame, owner)
         self._wake(now_ms)
         return self._planner.plan(now_ms=now_ms, nonce=nonce, creates=False)
 
@@ -273,9 +270,8 @@ class QueueMachine:
 
     def prune(self, keys: Iterable[str], jobs: int) -> None:
         """Objects of the archive go, with the records of so many jobs; they are deleted once that has landed."""
-        self.state.frame.pruned = (self.state.frame.pruned or 0) + jobs
         self.state.backlog.trash.extend(keys)
-        self.state.changed = True
+        self.state.forgo_records(jobs)
 
     # ---------------------------------------------------------------------------------------------------------- time
 
@@ -358,9 +354,7 @@ class QueueMachine:
             commit: the one that landed.
             now_ms: the time.
         """
-        for key in commit.objects:
-            if (segment := self._segment(key)) is not None:
-                segment.stored = True
+        self.objects.landed(commit.objects)
         planned_ms, granted = self._planned.pop(commit.version, (now_ms, set()))
         if self._is_late(planned_ms, now_ms):
             self.state.leases.extend_all(now_ms)
@@ -370,106 +364,3 @@ class QueueMachine:
         """What is to leave once the present batch has landed."""
         outbox, self.state.outbox = self.state.outbox, []
         return outbox
-
-    # ------------------------------------------------------------------------------------------------------- objects
-
-    def take_wanted(self) -> set[str]:
-        """Keys of segments that a claim or a chore waits for; give them to `load` and call `settle`."""
-        wanted, self.state.wanted = self.state.wanted, set()
-        return wanted
-
-    def trim(self, keep: Iterable[str] = ()) -> None:
-        """Let the segments that were not used for long leave memory, as far as they are too many.
-
-        Args:
-            keep: keys of objects that somebody waits to use all together.
-        """
-        loaded = self.state.backlog.loaded
-        if loaded.are_many():
-            to_split = {segment.key for segment in self.state.backlog.deferred.to_split()}
-            loaded.trim(to_split.union(keep, self.state.leases.needs(), self.state.wanted))
-
-    def load(self, key: str, data: bytes) -> None:
-        """A segment's bytes have been read.
-
-        Raises:
-            Corrupt: they are not what was written; the segment's jobs are blocked, the others go on.
-        """
-        if self.state.keys.load(key, data):
-            return
-        segment = self._segment(key)
-        if segment is None or segment.jobs is not None:
-            return
-        try:
-            segment.load(codec.decode_segment(data, expected_digest=segment.line.digest, key=key))
-        except Exception:
-            self.state.block(segment)
-            raise
-        segment.damaged = False
-        self.state.backlog.loaded.touch(segment)
-        self.state.backlog.deferred.loaded()
-
-    def missing(self, key: str) -> bool:
-        """A named object is not in the store; says whether the root still names it, so that it is damage."""
-        if self.state.keys.lack(key):
-            return True
-        segment = self._segment(key)
-        if segment is None or not segment.stored or segment.jobs is not None:
-            return False
-        self.state.block(segment)
-        return True
-
-    def unreadable(self, key: str) -> bool:
-        """Nobody is to wait for an object until `load` makes it good again; False if nobody does, or none is there."""
-        if self.state.keys.lack(key):
-            return True
-        segment = self._segment(key)
-        if segment is None or segment.jobs is not None or segment.damaged:
-            return False
-        self.state.block(segment)
-        return True
-
-    def damage(self, ids: Iterable[int]) -> dict[int, Corrupt]:
-        """Those of these jobs of which it is not known whether they wait or run, and why."""
-        return self.state.backlog.located.damage(ids) if self.state.backlog.harmed else {}
-
-    def drop(self, key: str) -> int:
-        """Nobody will ever read an object again: its jobs count as discarded, without a record; how many they were.
-
-        Raises:
-            NeedsObjectsError: these segments must be in memory first, or be dropped before.
-        """
-        state = self.state
-        if state.keys.drop(key, state.frame.next_id):
-            state.frame.keys_since = state.frame.next_id
-            state.changed = True
-            return 0
-        segment = self._segment(key)
-        if segment is None:
-            return 0
-        if segment.line.kind == "deferred" and (needed := state.backlog.deferred.unknown(but=segment)):
-            raise NeedsObjectsError(needed)
-        keyed = self._keyed_in(segment)
-        state.block(segment)
-        jobs = state.drop(segment)
-        state.keys.forget(keyed)
-        self.prune([], jobs)
-        return jobs
-
-    def _keyed_in(self, segment: Segment) -> list[int]:
-        """Unfinished jobs with keys that are in a segment which nobody can read, since they are nowhere else."""
-        try:
-            ids = self.state.keys.holders_within(segment.line.first_id, segment.line.last_id)
-        except Corrupt:
-            return []  # that object of keys is to be dropped as well, and all keys with it
-        places = dict(zip(ids, self.state.locate(ids), strict=True))
-        return [job_id for job_id, place in places.items() if place is None or place.object == segment.number]
-
-    def _segment(self, key: str) -> Segment | None:
-        name = parse(key)
-        segment = self.state.backlog.segments.get(name.number) if name is not None else None
-        return segment if segment is not None and segment.key == key else None
-
-
-def _is_long(log: list[Takeover]) -> bool:
-    return len(log) > TAKEOVERS or len(codec.json_encoder.encode(log)) > TAKEOVERS_BYTES

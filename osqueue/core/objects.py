@@ -13,7 +13,9 @@ from __future__ import annotations
 import re
 from typing import NamedTuple
 
-from osqueue.core.model import Frame
+import msgspec
+
+from osqueue.core.model import Frame, Takeover
 
 TAKEOVERS = 256
 TAKEOVERS_BYTES = 12 * 1024
@@ -71,3 +73,15 @@ def is_real(name: ObjectName, frame: Frame) -> bool:
 def is_sweepable(name: ObjectName, frame: Frame) -> bool:
     """Whether a sweep may delete the object: of a lower epoch, and not real."""
     return name.epoch < frame.epoch and not is_real(name, frame)
+
+
+def log_of_takeovers(frame: Frame, owner: str) -> list[Takeover]:
+    """The log with the frame's epoch at its end; as it is too long, the oldest leave it that a sweep has followed."""
+    log = [*frame.takeovers, Takeover(frame.epoch, frame.version + 1, frame.next_object, owner)]
+    while _is_long(log) and log[0].epoch < frame.swept:
+        log.pop(0)
+    return log
+
+
+def _is_long(log: list[Takeover]) -> bool:
+    return len(log) > TAKEOVERS or len(msgspec.json.encode(log)) > TAKEOVERS_BYTES

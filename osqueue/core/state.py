@@ -14,10 +14,10 @@ from osqueue.core.finished import Finished
 from osqueue.core.keys import Keys
 from osqueue.core.leases import Lease, Leases
 from osqueue.core.locator import Place
-from osqueue.core.messages import FromBroker, JobError, Outcome, Progress, refused_as_corrupt
+from osqueue.core.messages import FromBroker, JobError, Outcome, Progress
 from osqueue.core.model import INLINE, Frame, Job, Record, Root
 from osqueue.core.runs import SlotRun
-from osqueue.core.segment import NeedsObjectsError, Segment
+from osqueue.core.segment import NeedsObjectsError
 from osqueue.core.sessions import Sessions
 from osqueue.core.settings import QueueSettings
 from osqueue.core.watchers import Watchers
@@ -122,43 +122,10 @@ class QueueState:
         for task, count in self.backlog.give_back(runs):
             self.counts.move(task, "leased", "ready", count)
 
-    def block(self, segment: Segment) -> None:
-        """Nobody can read a segment: its jobs are nobody's and stay where they are, and nobody waits for them."""
-        segment.damaged = True
-        self.backlog.harmed = True
-        for lease in self.leases.all():
-            if runs := lease.runs.pop_object(segment.number):
-                self.give_back((segment.number, *run) for run in runs)
-                slots = sum(last - first + 1 for first, last, _, _ in runs)
-                lease.payload_bytes = max(0, lease.payload_bytes - segment.line.length * slots // segment.slots)
-                self.changed = True
-                if not lease.standing and not lease.runs:
-                    self.leases.end(lease)
-        first_id, last_id = segment.line.first_id, segment.line.last_id
-        why = refused_as_corrupt(segment.damage())
-        self.watchers.blocked(first_id, last_id, lambda job_id: self._is_unharmed(job_id, segment), why)
-
-    def _is_unharmed(self, job_id: int, damaged: Segment) -> bool:
-        """Whether a job is known not to be in a damaged segment that it may have been in."""
-        try:
-            [place] = self.locate([job_id])
-        except NeedsObjectsError:
-            return False
-        return place is not None and place.object != damaged.number
-
-    def drop(self, segment: Segment) -> int:
-        """A blocked segment goes, with the jobs that wait in it or came back, by what the root says of it."""
-        returned = (run for run in self.backlog.lanes.returned() if run[0] == segment.number)
-        jobs = Counter[str]()
-        for task, count in (*self.backlog.by_task(returned), *self.backlog.untaken([segment])):
-            jobs[task] += count
-        self.backlog.drop(segment)
-        for task, count in jobs.items():
-            self.counts.move(task, "dead" if segment.line.kind == "dead" else "ready", "discarded", count)
-        if segment.line.kind == "deferred":
-            # How many of them were ready only their times could say; what is left says it.
-            self.counts.recount_delayed(self.backlog.delayed())
-        return jobs.total()
+    def forgo_records(self, jobs: int) -> None:
+        """So many jobs that have ended have no record, or none any more once this has landed."""
+        self.frame.pruned = (self.frame.pruned or 0) + jobs
+        self.changed = True
 
     # -------------------------------------------------------------------------------------------------- looking up
 

@@ -191,7 +191,7 @@ class Queue:
 
     def load(self, keys: Any) -> None:
         for key in keys:
-            self.machine.load(key, self.store[key])
+            self.machine.objects.load(key, self.store[key])
 
     def commit(self) -> None:
         """Settle, load what is wanted, and land what has changed, until nothing is left to do."""
@@ -204,7 +204,7 @@ class Queue:
 
     def _settle(self) -> None:
         self.machine.settle(self.now_ms)
-        while wanted := self.machine.take_wanted():
+        while wanted := self.machine.objects.take_wanted():
             self.load(wanted)
             self.machine.settle(self.now_ms)
 
@@ -216,7 +216,7 @@ class Queue:
         for key in commit.trash:
             del self.store[key]
         self.machine.deleted(commit.trash)
-        self.machine.trim()
+        self.machine.objects.trim()
 
     def _deliver(self) -> None:
         for name, message in self.machine.take_outbox():

@@ -223,7 +223,7 @@ def test_nobody_waits_for_room_that_only_damaged_segments_could_make():
     queue.commit()
     [key] = [key for key in queue.store if key.startswith("segments/")]
     queue.unload()
-    assert queue.machine.missing(key)
+    assert queue.machine.objects.missing(key)
 
     park(pusher, 7)
 

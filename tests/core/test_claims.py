@@ -24,7 +24,7 @@ def test_a_claim_that_waits_for_a_segment_asks_for_no_tick(reopened: Queue) -> N
     reopened.machine.claim("a", 1, Claim(7, ["default"]), reopened.now_ms)
     reopened.machine.settle(reopened.now_ms)
 
-    assert reopened.machine.take_wanted() != set()
+    assert reopened.machine.objects.take_wanted() != set()
     assert reopened.machine.next_alarm_ms() is None
 
 
@@ -32,9 +32,9 @@ def test_a_claim_that_may_not_wait_ends_empty_when_its_segment_is_damaged(reopen
     session = reopened.session()
     reopened.machine.claim("a", 1, Claim(7, ["default"]), reopened.now_ms)
     reopened.machine.settle(reopened.now_ms)
-    (key,) = reopened.machine.take_wanted()
+    (key,) = reopened.machine.objects.take_wanted()
     with pytest.raises(Corrupt):
-        reopened.machine.load(key, b"")
+        reopened.machine.objects.load(key, b"")
 
     reopened.commit()
 
@@ -142,7 +142,7 @@ def test_a_claim_of_jobs_that_are_all_damaged_finds_none_however_little_room_the
     other.push(*[b'"%0100d"' % n for n in range(300)], task="t")
     queue.unload()
     for key in [key for key in queue.store if key.startswith("segments/")]:
-        queue.machine.unreadable(key)
+        queue.machine.objects.unreadable(key)
 
     assert other.claim(tasks=("t",)) == []
     assert other.received(Reply) == []

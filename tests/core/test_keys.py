@@ -156,7 +156,7 @@ def test_a_damaged_object_of_keys_refuses_keyed_pushes_alone_until_it_is_whole_a
 
     assert (refusal.code, refusal.key) == ("corrupt", name)
     assert session.push(b"1") == [201]
-    queue.machine.load(name, whole)
+    queue.machine.objects.load(name, whole)
     assert session.push(b"1", key="order-1") == [2]
 
 
@@ -192,7 +192,7 @@ def test_keys_of_jobs_that_are_lost_with_a_segment_are_free_and_those_of_others_
     queue.reopen()
     session.hello()
 
-    queue.retry(lambda: queue.machine.drop(segment.key))
+    queue.retry(lambda: queue.machine.objects.drop(segment.key))
     queue.commit()
 
     [again] = session.push(b"2", key="first")

@@ -556,7 +556,7 @@ def test_a_damaged_segment_blocks_its_own_jobs_only(queue: Queue) -> None:
     session.hello()
     first = next(key for key in sorted(queue.store) if key.startswith("segments/"))
     with pytest.raises(Corrupt):
-        queue.machine.load(first, queue.store[first][:-3])
+        queue.machine.objects.load(first, queue.store[first][:-3])
 
     jobs = session.claim(1000, standing=True)
 
@@ -680,7 +680,7 @@ def test_a_lost_holder_with_a_damaged_segment_is_ended_all_the_same(queue: Queue
     queue.reopen()
     [key] = [key for key in queue.store if key.startswith("segments/")]
     with pytest.raises(Corrupt):
-        queue.machine.load(key, b"")
+        queue.machine.objects.load(key, b"")
 
     queue.machine.end_lease(session.lease, [(1, 1)], queue.now_ms, marks=False)
     queue.commit()
@@ -804,7 +804,7 @@ def test_an_awaited_job_in_a_damaged_segment_does_not_keep_its_client_out(queue:
     queue.reopen()
     [key] = [key for key in queue.store if key.startswith("segments/")]
     with pytest.raises(Corrupt):
-        queue.machine.load(key, b"")
+        queue.machine.objects.load(key, b"")
 
     session.hello(watched=[(1, 300)])
 
@@ -823,7 +823,7 @@ def damaged_queue(queue: Queue, jobs: int = 300) -> Session:
 def break_segment(queue: Queue) -> None:
     [key] = [key for key in queue.store if key.startswith("segments/")]
     with pytest.raises(Corrupt):
-        queue.machine.load(key, b"")
+        queue.machine.objects.load(key, b"")
     queue.commit()
 
 
@@ -888,7 +888,7 @@ def test_a_lease_lets_go_of_what_is_damaged_so_that_its_holder_can_take_other_jo
     queue.unload()
     for key in [key for key in queue.store if key.startswith("segments/")]:
         with pytest.raises(Corrupt):
-            queue.machine.load(key, b"")
+            queue.machine.objects.load(key, b"")
 
     assert [lost for job in jobs for lost in session.complete(job)] != []
     session.push(b"1", b"2")
@@ -904,7 +904,7 @@ def test_a_segment_that_can_be_read_after_all_is_as_if_nothing_had_been(queue: Q
     queue.unload()
     [key] = [key for key in queue.store if key.startswith("segments/")]
 
-    queue.machine.unreadable(key)
+    queue.machine.objects.unreadable(key)
     queue.commit()
     assert session.claim(400, standing=True) == []
     assert session.complete(held[1]) == [2]
@@ -922,7 +922,7 @@ def test_a_lease_whose_term_is_over_waits_for_its_segment_without_haste(queue: Q
         queue.now_ms += 5_000
         queue.machine.settle(queue.now_ms)
 
-    wanted = queue.machine.take_wanted()
+    wanted = queue.machine.objects.take_wanted()
     alarm = queue.machine.next_alarm_ms()
     queue.load(wanted)
     queue.commit()
@@ -942,7 +942,7 @@ def test_a_job_that_ended_before_its_segment_was_damaged_is_the_archives_to_tell
 
     with pytest.raises(Elsewhere):
         queue.machine.ask(session.name, Ask(9, GetJob(1)), queue.now_ms)
-    assert "segments/" in str(queue.machine.damage([1])[1])
+    assert "segments/" in str(queue.machine.objects.damage([1])[1])
 
 
 def test_cancelling_a_job_of_a_damaged_segment_is_refused_unless_others_of_the_call_are_cancelled(queue: Queue) -> None:
@@ -1076,9 +1076,9 @@ def test_dropping_a_segment_settles_what_is_leased_returned_cancelled_and_finish
     queue.reopen()
     if how == "damaged":
         with pytest.raises(Corrupt):
-            queue.machine.load(key, b"")
+            queue.machine.objects.load(key, b"")
 
-    dropped = queue.machine.drop(key)
+    dropped = queue.machine.objects.drop(key)
     queue.commit()
 
     # One succeeded, one failed an attempt and stands among the deferred, two were cancelled.
@@ -1095,7 +1095,7 @@ def test_after_a_drop_its_holder_has_lost_its_jobs_and_the_queue_goes_on(queue: 
     [job, *_] = session.claim(10, standing=True)
     held = [(job.id, job.attempt)]
     queue.reopen()
-    queue.machine.drop(key)
+    queue.machine.objects.drop(key)
     session.hello(held)
 
     assert session.lost() == [job.id]
@@ -1108,8 +1108,8 @@ def test_after_a_drop_its_holder_has_lost_its_jobs_and_the_queue_goes_on(queue: 
 def test_dropping_what_the_root_does_not_name_changes_nothing(queue: Queue) -> None:
     segmented(queue)
 
-    assert queue.machine.drop("segments/000000000099-000001.jsonl") == 0
-    assert queue.machine.drop("archive/2026-01-01T00/000000000099-000001.1-2.00.jsonl") == 0
+    assert queue.machine.objects.drop("segments/000000000099-000001.jsonl") == 0
+    assert queue.machine.objects.drop("archive/2026-01-01T00/000000000099-000001.1-2.00.jsonl") == 0
     assert not queue.machine.changed
 
 

@@ -313,13 +313,13 @@ def test_a_damaged_spilled_segment_blocks_its_own_jobs_only(queue: Queue) -> Non
     queue.now_ms += 2000
     queue.machine.settle(queue.now_ms)
 
-    assert queue.machine.take_wanted() == {segment.key}
+    assert queue.machine.objects.take_wanted() == {segment.key}
     with pytest.raises(Corrupt, match=segment.key):
-        queue.machine.load(segment.key, queue.store[segment.key])
+        queue.machine.objects.load(segment.key, queue.store[segment.key])
     session.hello()
 
     assert [job.id for job in session.claim(500)] == kept
-    assert queue.machine.damage([3])[3].key == segment.key
+    assert queue.machine.objects.damage([3])[3].key == segment.key
     assert session.ask_list("delayed").damage.code == "corrupt"
     assert session.ask_list("dead").damage is None
 
@@ -335,7 +335,7 @@ def counted(session: Session) -> dict[str, int]:
 def drop(queue: Queue, key: str) -> int:
     """Go on without an object, reading what it takes to count right."""
     dropped: list[int] = []
-    queue.retry(lambda: dropped.append(queue.machine.drop(key)))
+    queue.retry(lambda: dropped.append(queue.machine.objects.drop(key)))
     queue.commit()
     assert key not in queue.store
     return dropped[0]
