@@ -210,12 +210,12 @@ class Backlog:
     def remove_leased(self, places: list[Place]) -> None:
         """Leased jobs are finished, or copied elsewhere."""
         for number, count in Counter([place.object for place in places]).items():
-            if number != INLINE:
-                segment = self.segments[number]
-                segment.leased -= count
-                self.drop_if_spent(segment)
+            if number == INLINE:
+                self.inline.forget([place.job for place in places if place.object == INLINE])
                 continue
-            self.inline.forget([place.job for place in places if place.object == INLINE])
+            segment = self.segments[number]
+            segment.leased -= count
+            self.drop_if_spent(segment)
 
     def take_deferred(self) -> tuple[list[Job], set[int]]:
         """All inline deferred jobs leave the root: they, and the ids of those that nobody has taken."""

@@ -129,8 +129,14 @@ class Claims:
         self._holders.pop(session, None)
 
     def goodbye(self, session: str, now_ms: int) -> None:
-        """The session ends: what it was only handed is given back, what it had claimed singly is charged."""
-        for lease in self._state.leases.of_session(session):
+        """The session ends: what it was only handed is given back, what it had claimed singly is charged.
+
+        Raises:
+            NeedsObjectsError: jobs to be charged are not in memory; nothing has changed.
+        """
+        leases = self._state.leases.of_session(session)
+        self._state.places(run for lease in leases if not lease.standing for run in lease.runs)
+        for lease in leases:
             self._endings.end(lease, [] if lease.standing else None, now_ms, marks=False)
         self.disconnected(session)
 

@@ -10,8 +10,10 @@
 Rules:
 * No I/O, no clock, no randomness: time, nonces and loaded objects are arguments.
 * Applied means in memory; nothing in ``outbox`` may leave before the commit that holds it has landed.
-* A refusal changes nothing but its session's line. What needs an object that is not in memory raises
-  `NeedsObjectsError`, changes nothing at all, and is offered again.
+* A refusal changes nothing but its session's line.
+* What needs an object that is not in memory raises `NeedsObjectsError` and is offered again: it has changed no job and
+  has no answer. What may stand already does no harm if nothing follows: answers that the client has are forgotten, its
+  session is known and idle ones have made room for it, a heartbeat's lease has its new term.
 * Everything durable is in the root; whatever else is kept here can be rebuilt from it.
 """
 
@@ -60,7 +62,7 @@ LATE_TICK = 0.5
 
 
 class BusyError(Exception):
-    """There is no room for one more session's memory yet: nothing has changed; offer the operation again later."""
+    """No room for one more answer of a session, whatever idle ones were forgotten: offer the operation again later."""
 
 
 class QueueMachine:
@@ -71,6 +73,10 @@ class QueueMachine:
         settings: what the opener states.
         now_ms: the time of opening.
         seed: makes the dice of the retry jitter.
+
+    Attributes:
+        state: the queue's parts.
+        objects: what is to be read for it, and what came of that.
     """
 
     def __init__(self, root: Root, settings: QueueSettings, *, now_ms: int, seed: str = "") -> None:
@@ -203,6 +209,7 @@ class QueueMachine:
     def _apply(self, session: Session, message: Numbered, now_ms: int) -> None:
         if not self.state.sessions.make_room(session, self.state.has_lease):
             raise BusyError
+        # Known from here on, even if the operation has to wait: making room may have raised ``forgotten`` to its birth.
         self.state.sessions.add(session)
         body = self._operate(session, message, now_ms)
         session.remember(message.number, body, self.state.frame.version + 1)

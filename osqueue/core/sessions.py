@@ -83,7 +83,7 @@ class Sessions:
         return session_id not in self._sessions and birth <= self.forgotten
 
     def new(self, session_id: str, birth: int) -> Session:
-        """A session that is not known yet; `add` it once an operation of it has been applied."""
+        """A session that is not known yet; `add` it once `make_room` has found room for it."""
         return Session(SessionLine(session_id, birth))
 
     def add(self, session: Session) -> None:

@@ -31,6 +31,7 @@ from osqueue.core.messages import (
 )
 from osqueue.core.objects import TAKEOVERS, TAKEOVERS_BYTES
 from osqueue.core.queries import Elsewhere
+from osqueue.core.segment import NeedsObjectsError
 from osqueue.errors import Corrupt
 from tests.core.queue import LEASE_S, Queue, Session
 
@@ -579,6 +580,21 @@ def test_delayed_jobs_go_out_when_due_and_not_before(queue: Queue) -> None:
     queue.wait(5)
 
     assert [job.id for m in session.received(Granted) for job in m.jobs] == [1]
+
+
+def test_a_goodbye_ends_all_leases_at_once_or_none(queue: Queue) -> None:
+    session = queue.session()
+    for _ in range(2):
+        session.push(*[b'"%0100d"' % n for n in range(300)])
+        session.claim(300)
+    session.inbox.clear()
+    queue.unload()
+
+    with pytest.raises(NeedsObjectsError) as caught:
+        queue.machine.goodbye("a", queue.now_ms)
+
+    assert len(caught.value.keys) == 2
+    assert session.stats().running == 600
 
 
 def test_sessions_make_room_for_new_ones_and_a_forgotten_one_is_told(queue: Queue) -> None:
