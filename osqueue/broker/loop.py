@@ -22,7 +22,7 @@ from osqueue.broker.connections import Connection, Connections
 from osqueue.broker.effects import CloseConnection, Create, Delete, Effect, Forget, Leaving, Load, Lookup, Send, Swap
 from osqueue.core.commit import Commit
 from osqueue.core.ending import Attempt
-from osqueue.core.machine import BusyError, QueueMachine
+from osqueue.core.machine import QueueMachine
 from osqueue.core.messages import (
     Ask,
     Claim,
@@ -40,6 +40,7 @@ from osqueue.core.messages import (
     refused_as_corrupt,
 )
 from osqueue.core.model import Frame
+from osqueue.core.numbered import BusyError
 from osqueue.core.queries import Elsewhere
 from osqueue.core.segment import NeedsObjectsError
 from osqueue.errors import Corrupt

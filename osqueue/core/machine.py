@@ -21,48 +21,34 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from osqueue.core.claims import LOST, Claims
+from osqueue.core.claims import Claims
 from osqueue.core.commit import Commit, CommitPlanner
 from osqueue.core.ending import Attempt, LeaseEndings
-from osqueue.core.locator import Place
 from osqueue.core.messages import (
-    Answer,
-    AnswerBody,
     Ask,
     Claim,
-    Finished,
     FromBroker,
     Heartbeat,
     Hello,
-    IdRun,
     JobRecord,
     Numbered,
-    Push,
-    Pushed,
     Reply,
-    SayAgain,
     WaitIdle,
     WaitRoom,
-    refused_as_corrupt,
 )
 from osqueue.core.model import Root
+from osqueue.core.numbered import NumberedOperations
 from osqueue.core.object_cache import ObjectCache
 from osqueue.core.objects import log_of_takeovers
 from osqueue.core.operations import Operations
 from osqueue.core.queries import Queries
 from osqueue.core.questions import ParkedQuestions
-from osqueue.core.sessions import Session
 from osqueue.core.settings import QueueSettings
 from osqueue.core.state import QueueState
-from osqueue.core.watchers import without_payload
-from osqueue.errors import Corrupt
+from osqueue.core.watching import Watching
 
 LATE_TICK = 0.5
 """Parts of a term: after a longer silence of the broker itself, leases get a full term again."""
-
-
-class BusyError(Exception):
-    """No room for one more answer of a session, whatever idle ones were forgotten: offer the operation again later."""
 
 
 class QueueMachine:
@@ -83,7 +69,8 @@ class QueueMachine:
         self.state = QueueState(root, settings, now_ms=now_ms)
         self.objects = ObjectCache(self.state)
         self._term_ms = round(settings.lease_s * 1000)
-        self._operations = Operations(self.state, seed)
+        self._watching = Watching(self.state)
+        self._numbered = NumberedOperations(self.state, Operations(self.state, seed), self._watching)
         self._endings = LeaseEndings(self.state, seed)
         self._claims = Claims(self.state, self._endings)
         self._queries = Queries(self.state)
@@ -117,37 +104,11 @@ class QueueMachine:
 
     def hello(self, hello: Hello, now_ms: int) -> list[int]:
         """A session's connection begins; returns the watched ids that only the archive may know."""
-        watched = self._look_at_watched(hello.watched)
+        watched = self._watching.look_at(hello.watched)
         self._claims.hello(hello, now_ms)
         self._forget_questions(hello.session)
         self.state.sessions.connected(hello.session)
-        return self._watch(hello.session, watched)
-
-    def _watch(self, session: str, watched: dict[int, Place | None]) -> list[int]:
-        """Tell a session how these jobs end, or have ended; returns the ids that only the archive may know."""
-        state = self.state
-        elsewhere = []
-        for job_id, place in watched.items():
-            if (record := state.finished.get(job_id)) is not None:
-                state.outbox.append((session, Finished([without_payload(record)])))
-            elif place is None:
-                elsewhere.append(job_id)
-            else:
-                state.watchers.watch([job_id], session)
-                if state.backlog.is_dead(place):
-                    state.watchers.ended(place.job, "dead", place.job.attempts)
-        return elsewhere
-
-    def _look_at_watched(self, watched: list[IdRun]) -> dict[int, Place | None]:
-        """Where the jobs are that have not ended; None for the others."""
-        state = self.state
-        ids = [job_id for first, last in watched for job_id in range(first, last + 1)]
-        unfinished = [job_id for job_id in ids if state.finished.get(job_id) is None]
-        places = dict(zip(unfinished, state.locate(unfinished), strict=True))
-        return {
-            job_id: place if (place := places.get(job_id)) is not None and state.state_of(place) is not None else None
-            for job_id in ids
-        }
+        return self._watching.begin(hello.session, watched)
 
     def disconnected(self, session: str) -> None:
         """A session's connection has ended; it may come back."""
@@ -169,61 +130,9 @@ class QueueMachine:
 
     # ------------------------------------------------------------------------------------------------------ messages
 
-    def numbered(self, session_id: str, birth: int, message: Numbered, now_ms: int) -> list[int]:
-        """Apply an operation, or say its answer again.
-
-        Returns:
-            Of a watched push that is said again, the ids that only the archive may know; usually none.
-
-        Raises:
-            NeedsObjectsError: segments must be in memory first.
-            BusyError: the sessions' part of the root is full.
-        """
-        sessions = self.state.sessions
-        if sessions.is_lost(session_id, birth):
-            self._answer(session_id, message.number, LOST)
-            return []
-        session = sessions.get(session_id)
-        if session is not None:
-            session.acknowledge(message.acked)
-        last = session.last if session is not None else 0
-        if message.number > last + 1:
-            self.state.outbox.append((session_id, SayAgain(last + 1)))
-        elif session is not None and message.number <= last:
-            return self._say_again(session, message)
-        else:
-            self._apply(session or sessions.new(session_id, birth), message, now_ms)
-        return []
-
-    def _say_again(self, session: Session, message: Numbered) -> list[int]:
-        kept = session.answer(message.number)
-        if kept is None:
-            return []
-        watched: dict[int, Place | None] = {}
-        if isinstance(message.operation, Push) and message.operation.watch and isinstance(kept, Pushed):
-            # The watch went with the connection, and the client could not name ids in its hello that it never heard.
-            watched = self._look_at_watched(kept.ids)
-        self._answer(session.id, message.number, kept)
-        return self._watch(session.id, watched)
-
-    def _apply(self, session: Session, message: Numbered, now_ms: int) -> None:
-        if not self.state.sessions.make_room(session, self.state.has_lease):
-            raise BusyError
-        # Known from here on, even if the operation has to wait: making room may have raised ``forgotten`` to its birth.
-        self.state.sessions.add(session)
-        body = self._operate(session, message, now_ms)
-        session.remember(message.number, body, self.state.frame.version + 1)
-        self.state.changed = True
-        self._answer(session.id, message.number, body)
-
-    def _operate(self, session: Session, message: Numbered, now_ms: int) -> AnswerBody:
-        try:
-            return self._operations.apply(session.id, message.operation, now_ms)
-        except Corrupt as error:
-            return refused_as_corrupt(error)
-
-    def _answer(self, session_id: str, number: int, body: AnswerBody) -> None:
-        self.state.outbox.append((session_id, Answer(number, body)))
+    def numbered(self, session: str, birth: int, message: Numbered, now_ms: int) -> list[int]:
+        """Apply an operation, or say its answer again; see `NumberedOperations.apply`."""
+        return self._numbered.apply(session, birth, message, now_ms)
 
     def acknowledge(self, session_id: str, acked: int) -> None:
         """A client has its answers up to there: they need not be kept, whatever waits to be applied."""

@@ -7,7 +7,6 @@ from typing import Any
 import pytest
 
 from osqueue.core import codec, sealing
-from osqueue.core.machine import BusyError
 from osqueue.core.messages import (
     Ask,
     Cancel,
@@ -29,6 +28,7 @@ from osqueue.core.messages import (
     SayAgain,
     WaitIdle,
 )
+from osqueue.core.numbered import BusyError
 from osqueue.core.objects import TAKEOVERS, TAKEOVERS_BYTES
 from osqueue.core.queries import Elsewhere
 from osqueue.core.segment import NeedsObjectsError
