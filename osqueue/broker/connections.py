@@ -26,10 +26,15 @@ class Connection:
         self.lacks: set[str] = set()
         """Those of them that are not in memory yet."""
 
-    def set_aside(self, keys: set[str]) -> None:
-        """Its first message can be applied when these objects have been read."""
+    def set_aside(self, keys: set[str], *, together: bool) -> None:
+        """Its first message can be applied when these objects have been read.
+
+        Args:
+            keys: the objects.
+            together: whether it needs those with them that it needed before.
+        """
         self.lacks = set(keys)
-        self.needs |= keys
+        self.needs = self.needs | keys if together else set(keys)
 
     def applied(self) -> None:
         """Its first message is done with."""

@@ -302,7 +302,7 @@ class CommitLoop:
             try:
                 self._apply(connection, connection.waiting[0], now_ms)
             except NeedsObjectsError as error:
-                connection.set_aside(set(error.keys))
+                connection.set_aside(set(error.keys), together=error.together)
                 self.machine.state.wanted.update(error.keys)
                 return
             except BusyError:

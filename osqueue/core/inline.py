@@ -46,7 +46,7 @@ class InlineJobs:
         by_id = {job.id: job for job in jobs}
         self.jobs.update(by_id)
         self._lists[name].update(dict.fromkeys(by_id))
-        self._grow(name, _size_bytes(jobs))
+        self._grow(name, size_bytes(jobs))
         return by_id
 
     def forget(self, jobs: Collection[Job]) -> None:
@@ -57,7 +57,7 @@ class InlineJobs:
             if ids and (gone := [job for job in jobs if job.id in ids]):
                 for job in gone:
                     del ids[job.id]
-                self._grow(name, -_size_bytes(gone))
+                self._grow(name, -size_bytes(gone))
 
     def take(self, name: InlineList) -> list[Job]:
         """All jobs of a list leave the root; in its order."""
@@ -72,11 +72,11 @@ class InlineJobs:
         self._dirty.add(name)
 
 
-def _size_bytes(jobs: Collection[Job]) -> int:
+def size_bytes(jobs: Collection[Job]) -> int:
     """How much jobs take in the root, roughly."""
-    size_bytes = _JOB_OVERHEAD * len(jobs)
+    total = _JOB_OVERHEAD * len(jobs)
     for job in jobs:
-        size_bytes += job.payload_size()
+        total += job.payload_size()
         for error in job.errors:
-            size_bytes += _ERROR_OVERHEAD + len(error.message) + len(error.traceback)
-    return size_bytes
+            total += _ERROR_OVERHEAD + len(error.message) + len(error.traceback)
+    return total

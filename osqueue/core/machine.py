@@ -118,6 +118,7 @@ class QueueMachine:
 
     def _forget_questions(self, session: str) -> None:
         """What it waited for went with its connection."""
+        self._queries.forget(session)
         self._parked_questions.disconnected(session)
         self.state.watchers.disconnected(session)
 
@@ -157,7 +158,7 @@ class QueueMachine:
         if isinstance(ask.query, WaitIdle | WaitRoom):
             self._parked_questions.park(session, ask.ticket, ask.query)
             return
-        self.state.outbox.append((session, Reply(ask.ticket, self._queries.answer(ask.query, now_ms))))
+        self.state.outbox.append((session, Reply(ask.ticket, self._queries.answer(session, ask.query, now_ms))))
 
     def finished_records(self) -> list[JobRecord]:
         """The finished jobs that no archive object holds yet."""

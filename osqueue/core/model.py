@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from msgspec import UNSET, Raw, Struct, UnsetType
+from msgspec import UNSET, Raw, Struct, UnsetType, structs
 
 from osqueue.core.messages import Holder, JobError
 
@@ -48,6 +48,10 @@ class Job(Struct, omit_defaults=True, gc=False, kw_only=True):
     def payload_size(self) -> int:
         """How many bytes were pushed; unlike ``len(payload_bytes())`` without copying them."""
         return len(self.payload if self.payload is not UNSET else self.payload_base64)  # type: ignore[arg-type]
+
+    def apart(self) -> Job:
+        """The same job for longer than its segment is in memory: a payload that was read is a view of the whole."""
+        return self if self.payload is UNSET else structs.replace(self, payload=self.payload.copy())
 
 
 class Span(Struct, array_like=True, gc=False):

@@ -5,11 +5,9 @@ Finished jobs that are in archive objects are not the machine's to know: `Elsewh
 
 from __future__ import annotations
 
-import heapq
-from collections.abc import Iterator
-
 from osqueue.core import codec
 from osqueue.core.counts import FOLDED
+from osqueue.core.listing import ENDLESS, Listings, may_hold
 from osqueue.core.locator import Place
 from osqueue.core.messages import (
     GetJob,
@@ -25,12 +23,7 @@ from osqueue.core.messages import (
     TaskStats,
     refused_as_corrupt,
 )
-from osqueue.core.model import INLINE
-from osqueue.core.segment import NeedsObjectsError, Segment
 from osqueue.core.state import QueueState
-
-PAGE_BYTES = 1024 * 1024
-_ENDLESS = 1 << 62
 
 
 class Elsewhere(Exception):
@@ -46,9 +39,12 @@ class Queries:
 
     def __init__(self, state: QueueState) -> None:
         self._state = state
+        self._listings = Listings(state)
 
-    def answer(self, query: GetJob | GetStats | ListJobs | History | Prune, now_ms: int) -> Stats | Page | Refused:
-        """Answer one query.
+    def answer(
+        self, session: str, query: GetJob | GetStats | ListJobs | History | Prune, now_ms: int
+    ) -> Stats | Page | Refused:
+        """Answer one query of a session.
 
         Raises:
             NeedsObjectsError: segments must be in memory first.
@@ -60,9 +56,13 @@ class Queries:
             case GetStats():
                 return self.stats(now_ms)
             case ListJobs():
-                return self._list(query)
+                return self._list(session, query)
             case History() | Prune():
                 raise Elsewhere(query)
+
+    def forget(self, session: str) -> None:
+        """A session's connection has ended: what was being made for it is not asked for any more."""
+        self._listings.forget(session)
 
     # -------------------------------------------------------------------------------------------------------- stats
 
@@ -124,69 +124,17 @@ class Queries:
 
     # --------------------------------------------------------------------------------------------------------- lists
 
-    def _list(self, query: ListJobs) -> Page:
-        """A page of unfinished jobs: what is inline, and of few segments, so that no page takes long."""
-        jobs: list[JobRecord] = []
-        size = 0
-        places, end = self._unfinished(query)
-        for place in places:
-            job_state = self._state.state_of(place)
-            if job_state is None or query.state not in (None, job_state):
-                continue
-            if jobs and (len(jobs) >= query.limit or size >= PAGE_BYTES):
-                return Page(jobs, str(jobs[-1].id))
-            jobs.append(self._record(place, job_state))
-            size += len(jobs[-1].payload)
-        return Page(jobs, "" if end is None else str(end), self._passed_over(query) if end is None else None)
+    def _list(self, session: str, query: ListJobs) -> Page:
+        places, last = self._listings.page(session, query)
+        jobs = [self._record(place, job_state) for place in places if (job_state := self._state.state_of(place))]
+        if last < ENDLESS:
+            return Page(jobs, str(last))
+        return Page(jobs, damage=self._passed_over(query))
 
     def _passed_over(self, query: ListJobs) -> Refused | None:
         """What the last page says of jobs that no page could list, since their segments are damaged."""
-        damaged = [segment for segment in self._state.backlog.damaged().values() if _may_hold(segment, query.state)]
+        damaged = [segment for segment in self._state.backlog.damaged().values() if may_hold(segment, query.state)]
         return next((refused_as_corrupt(segment.damage()) for segment in damaged), None)
-
-    def _unfinished(self, query: ListJobs) -> tuple[Iterator[Place], int | None]:
-        """Places with ids above ``query.after``, by id, and the id up to which they are; None for the last.
-
-        A page is of the segments whose ids lie around the next one that there may be; mostly that is one.
-        """
-        backlog = self._state.backlog
-        segments = [
-            segment
-            for segment in (*backlog.located.ready(), *backlog.located.spilled())
-            if segment.line.last_id > query.after and not segment.damaged and _may_hold(segment, query.state)
-        ]
-        start = max(query.after + 1, min((segment.line.first_id for segment in segments), default=0))
-        around = [segment for segment in segments if segment.line.first_id <= start]
-        end = min((segment.line.first_id - 1 for segment in segments if segment.line.first_id > start), default=None)
-        last = _ENDLESS if end is None else end
-        if missing := {segment.key for segment in around if segment.jobs is None}:
-            raise NeedsObjectsError(missing)
-        inline = (
-            Place(INLINE, job_id, backlog.inline.jobs[job_id])
-            for job_id in sorted(backlog.inline.jobs)
-            if query.after < job_id <= last
-        )
-        spread = [_places(segment, query.after, last) for segment in around]
-        return heapq.merge(inline, *spread, key=lambda place: place.job.id), end
-
-
-def _may_hold(segment: Segment, state: str | None) -> bool:
-    """Whether jobs of a state may stand in a segment."""
-    match state:
-        case None:
-            return True
-        case "dead":
-            return segment.line.kind == "dead"
-        case "delayed":
-            return segment.line.kind == "deferred"
-        case _:
-            return segment.line.kind != "dead"
-
-
-def _places(segment: Segment, after: int, last: int) -> list[Place]:
-    jobs = enumerate(segment.loaded())
-    places = [Place(segment.number, slot, job) for slot, job in jobs if after < job.id <= last]
-    return sorted(places, key=lambda place: place.job.id)
 
 
 __all__ = ["Elsewhere", "Queries", "Query"]

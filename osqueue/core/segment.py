@@ -20,11 +20,16 @@ CACHE_BYTES = 32 * 1024 * 1024
 
 
 class NeedsObjectsError(Exception):
-    """An operation needs objects that are not in memory: it has changed nothing; load ``keys`` and offer it again."""
+    """An operation needs objects that are not in memory: it has changed nothing; load ``keys`` and offer it again.
 
-    def __init__(self, keys: Iterable[str]) -> None:
+    Attributes:
+        together: whether what it asked for before must be in memory too by then.
+    """
+
+    def __init__(self, keys: Iterable[str], *, together: bool = True) -> None:
         super().__init__()
         self.keys = sorted(set(keys))
+        self.together = together
 
 
 class IdIndex:
@@ -39,6 +44,10 @@ class IdIndex:
         """The slot of a job; None if it was never in here."""
         at = bisect_left(self._ids, job_id)
         return self._slots[at] if at < len(self._ids) and self._ids[at] == job_id else None
+
+    def between(self, after: int, last: int) -> Sequence[int]:
+        """The slots of the jobs with ids above ``after`` up to ``last``, by id."""
+        return self._slots[bisect_right(self._ids, after) : bisect_right(self._ids, last)]
 
 
 class Dues:
@@ -174,6 +183,16 @@ class Segment:
                 return guess
             self._index = IdIndex(jobs)
         return self._index.slot_of(job_id)
+
+    def slots_between(self, after: int, last: int) -> Sequence[int]:
+        """The slots of all jobs that were ever in here with ids above ``after`` up to ``last``, by id.
+
+        Raises:
+            NeedsObjectsError: its jobs are not in memory, nor is an index of them.
+        """
+        if self._index is None:
+            self._index = IdIndex(self.loaded())
+        return self._index.between(after, last)
 
     def span_of(self, slot: int) -> Span:
         """The span that holds a slot."""

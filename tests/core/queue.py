@@ -180,14 +180,16 @@ class Queue:
         return self.sessions[name]
 
     def retry(self, action: Any) -> None:
-        """Do something; load what it says it needs, and do it again."""
-        for _ in range(20):
+        """Do something; load what it says it needs, and do it again: what it needed before is gone, if it may be."""
+        for _ in range(200):
             try:
                 action()
                 return
             except NeedsObjectsError as error:
+                if not error.together:
+                    self.unload()
                 self.load(error.keys)
-        raise AssertionError("still needs objects after 20 loads")
+        raise AssertionError("still needs objects after 200 loads")
 
     def load(self, keys: Any) -> None:
         for key in keys:

@@ -11,14 +11,15 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from osqueue.core import codec, keys
+from osqueue.core import codec, keys, listing
 from osqueue.core.commit import without
 from osqueue.core.locator import Place
 from osqueue.core.machine import QueueMachine
-from osqueue.core.messages import Cancelled, Granted, Handout, Holder, JobError, Outcome, Push
+from osqueue.core.messages import Ask, Cancelled, Granted, Handout, Holder, JobError, ListJobs, Outcome, Push, Reply
 from osqueue.core.model import INLINE
 from osqueue.core.objects import segment_key
 from osqueue.core.queries import Elsewhere
+from osqueue.core.segment import NeedsObjectsError
 from tests.core.queue import Queue, Session, lost_ids
 
 TASKS = ("default", "other")
@@ -45,9 +46,11 @@ class AnySequence(RuleBasedStateMachine):
     def open(self, inline_keys: int, lag_ms: int) -> None:
         self.patches = pytest.MonkeyPatch()
         self.patches.setattr(keys, "INLINE_KEYS", inline_keys)
+        self.patches.setattr(listing, "_READ_AT_ONCE", 1)
         self.queue = Queue(max_attempts=2, retry_backoff_s=1.0, max_queued=self.max_queued)
         self.queue.lag_ms = lag_ms
         self.publisher = self.queue.session("publisher")
+        self.lister = self.queue.session("lister")
         self.workers = [self.queue.session("one"), self.queue.session("two")]
         for worker in self.workers:
             worker.hello(holder=LOCAL)
@@ -55,6 +58,7 @@ class AnySequence(RuleBasedStateMachine):
         self.accepted: set[int] = set()
         self.final: dict[int, str] = {}
         self.keyed: dict[str, int] = {}
+        self.query: ListJobs | None = None
         self.first_handed_out: dict[tuple[str, int], int] = {}
 
     def teardown(self) -> None:
@@ -174,6 +178,24 @@ class AnySequence(RuleBasedStateMachine):
             assert self._is_unfinished(holder)
             assert self.publisher.get(job_id).key == self.publisher.get(holder).key
         self.keyed.update({job.key: job.id for job in map(self.publisher.get, ids) if job.key and job.state != "dead"})
+
+    @rule(state=st.sampled_from([None, "delayed", "dead"]), limit=st.sampled_from([7, 100, 1000]))
+    def list_on(self, state: Any, limit: int) -> None:
+        """One more try at a page, with nothing in memory but what the one before needed; anything happens meanwhile."""
+        query = self.query = self.query or ListJobs(state, 0, limit)
+        try:
+            self.queue.machine.ask("lister", Ask(1, query), self.queue.now_ms)
+        except NeedsObjectsError as error:
+            self.queue.unload()
+            self.queue.load(error.keys)
+            return
+        live = self._live()
+        self.queue.commit()
+        page = self.lister.received(Reply)[-1].body
+        listed = range(query.after + 1, int(page.cursor) + 1 if page.cursor else max(live, default=0) + 1)
+        asked_for = [job_id for job_id, where in sorted(live.items()) if query.state in (None, where)]
+        assert [job.id for job in page.jobs] == [job_id for job_id in asked_for if job_id in listed]
+        self.query = ListJobs(query.state, int(page.cursor), limit) if page.cursor else None
 
     @rule(seconds=st.sampled_from([0.5, 3.0, 25.0, 400.0]))
     def wait(self, seconds: float) -> None:
