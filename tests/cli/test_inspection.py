@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import random
 import subprocess
 from pathlib import Path
 
@@ -69,6 +70,19 @@ def test_list_may_be_narrowed_to_a_state(queue: Path) -> None:
 
     assert dead["id"] == 2
     assert dead["errors"][0]["message"].startswith("no such image")
+
+
+def test_list_goes_by_id_through_jobs_of_many_segments_whose_ids_overlap(tmp_path: Path) -> None:
+    dice = random.Random(3)
+    with Broker.open(tmp_path / "jobs") as broker:
+        for _ in range(150):
+            delay_s = dice.uniform(600, dice.choice([3600, 86_400, 30 * 86_400]))
+            broker.push_many([b'"%01000d"' % n for n in range(20)], delay=delay_s)
+    assert len(list((tmp_path / "jobs" / "segments").iterdir())) > 8
+
+    delayed = documents("list", "jobs", "--state", "delayed", cwd=tmp_path)
+
+    assert [record["id"] for record in delayed] == list(range(1, 3001))
 
 
 @pytest.mark.parametrize(("state", "expected"), [("succeeded", [1]), ("cancelled", [4])])
