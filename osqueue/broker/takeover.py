@@ -1,7 +1,9 @@
 """A broker's beginning: read the root, swap in the next epoch, find out which holders are dead.
 
 Rules:
-* Opening reads the root and nothing else, and creates no object.
+* Opening reads the root and nothing else, and creates no object. It looks at the names of segments and of what was
+  archived since the root was written: an object of a later epoch means that an old root was put back alone, since no
+  broker creates anything before its own first root stands.
 * A lease of a local holder ends when its process has ended; who ran is read from its blame file, once its workers are
   gone too. After a reboot nothing is known, and nobody pays.
 * A supervisor removes its blame file when its last worker has gone. If its process lives on without that file, the
@@ -24,11 +26,15 @@ from osqueue.core.ending import Attempt
 from osqueue.core.machine import QueueMachine
 from osqueue.core.messages import Holder
 from osqueue.core.model import Frame, Root
+from osqueue.core.objects import parse
 from osqueue.core.settings import QueueSettings
+from osqueue.errors import Corrupt
 from osqueue.storage import ROOT_KEY, Standing, Storage, Version, find_queue, mark
 
 _NS_PER_S = 1_000_000_000
 _NS_PER_MS = 1_000_000
+_MS_PER_HOUR = 3_600_000
+_HOURS = 1_000
 WORKERS_END_S = 2.0
 """How long all workers of a dead holder are waited for; on Linux they die within milliseconds."""
 
@@ -64,7 +70,8 @@ def take_over(storage: Storage, settings: QueueSettings, *, identity: str | None
         identity: the owner's name in the root; None for a random one.
 
     Raises:
-        Corrupt: the root is damaged, missing, or of a format that this version does not read.
+        Corrupt: the root is damaged, missing, older than objects beside it, or of a format that this version does not
+            read.
         WriteFailed, WriteUnknown, Fenced: the takeover could not be written.
     """
     standing = find_queue(storage)
@@ -74,6 +81,7 @@ def take_over(storage: Storage, settings: QueueSettings, *, identity: str | None
         data, version = storage.read(ROOT_KEY)
         root = codec.decode_root(data)
     clock = QueueClock(not_before_ms=root.now_ms)
+    _refuse_old(storage, root, clock.now_ms())
     machine = QueueMachine(root, settings, now_ms=clock.now_ms(), seed=nonce())
     commit = machine.take_over(identity or nonce(), now_ms=clock.now_ms(), nonce=nonce())
     writer = RootWriter(storage, version)
@@ -82,6 +90,28 @@ def take_over(storage: Storage, settings: QueueSettings, *, identity: str | None
         mark(storage)
     machine.landed(commit, clock.now_ms())
     return Taken(machine, structs.replace(machine.state.frame), writer, clock)
+
+
+def _refuse_old(storage: Storage, root: Root, now_ms: int) -> None:
+    for prefix in ("segments/", *_archived_since(root.now_ms, now_ms)):
+        for key in storage.list(prefix):
+            name = parse(key)
+            if name is not None and name.epoch > root.epoch:
+                error = Corrupt(
+                    "the root is older than objects beside it: put back the newest queue.json, or what this one goes "
+                    "with, and move the newer objects elsewhere; `osqueue verify` lists them "
+                    f"epoch={root.epoch} found={key}"
+                )
+                error.key = ROOT_KEY
+                raise error
+
+
+def _archived_since(since_ms: int, now_ms: int) -> list[str]:
+    """Prefixes of the archive objects that have been made since; all of them, if those would be too many."""
+    hours = range(since_ms // _MS_PER_HOUR, now_ms // _MS_PER_HOUR + 1)
+    if len(hours) > _HOURS:
+        return ["archive/"]
+    return [f"archive/{codec.hour(hour * _MS_PER_HOUR)}/" for hour in hours]
 
 
 def has_ended(holder: Holder, directory: str) -> bool | None:

@@ -98,3 +98,30 @@ def test_futures_of_jobs_in_a_segment_that_was_damaged_meanwhile_say_so(tmp_path
     with pytest.raises(Corrupt, match="osqueue verify"):
         pool.shutdown()
     assert segments
+
+
+@pytest.mark.parametrize("jobs", [JOBS, 50], ids=["in segments", "in the root"])
+@pytest.mark.parametrize("brokers", [1, 3])
+def test_an_old_root_put_back_alone_is_refused_and_nothing_is_deleted(jobs: int, brokers: int, tmp_path: Path) -> None:
+    path = tmp_path / "jobs"
+    with Broker.open(path) as broker:
+        broker.push_many([b"1"] * jobs)
+    root = path / "queue.json"
+    old = root.read_bytes()
+    with LocalPool(handlers.double, workers=1, path=path) as pool:
+        pool.join(60)
+    for _ in range(brokers - 1):
+        Broker.open(path).close()
+    new = root.read_bytes()
+    root.write_bytes(old)
+
+    for _ in range(2):
+        with pytest.raises(Corrupt, match=r"older than objects beside it.*osqueue verify"):
+            Broker.open(path)
+        assert osqueue("status", str(path), cwd=tmp_path).returncode != 0
+    assert root.read_bytes() == old
+
+    root.write_bytes(new)
+    with Broker.open(path) as broker:
+        assert broker.stats().succeeded == jobs
+        assert len(list(broker.history())) == jobs
