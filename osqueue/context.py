@@ -67,8 +67,8 @@ class CurrentJob:
 
         Args:
             payload: what its handler gets.
-            task, delay, priority, key, timeout, max_attempts: as `LocalPool.push`. No job is pushed if the key is held
-                by then; ``delay`` counts from the commit.
+            task, delay, priority, key, timeout, max_attempts: as `LocalPool.push`. No job is pushed if another
+                has the key by then; this job's own is free, for its next run. ``delay`` counts from the commit.
 
         Raises:
             UnknownTask: this pool has no handler for the task; under ``osqueue work`` any task will do.

@@ -31,6 +31,7 @@ from osqueue.core.messages import (
     Requeue,
     refused_as_corrupt,
 )
+from osqueue.core.model import Job
 from osqueue.core.pushing import Pushing
 from osqueue.core.runs import to_runs
 from osqueue.core.state import QueueState
@@ -86,10 +87,12 @@ class Operations:
                 continue
             outcome.worker = policy.clip(outcome.worker) or lease.worker
             if outcome.follow_ups and outcome.verdict == "succeeded":
-                self._follow_up(outcome, hopeless.get(outcome.id), now_ms)
+                self._see_that_they_can_follow(outcome, place.job, hopeless.get(outcome.id))
             if outcome.verdict == "succeeded":
                 succeeded.append(place)
                 self._state.finish(place.job, "succeeded", now_ms=now_ms, outcome=outcome, clean=is_clean)
+                # Afterwards: the job's own key is free by then, so that it may push its next run.
+                self._pushing.push_all(outcome.follow_ups or (), now_ms)
             else:
                 self._settle(place, outcome, now_ms, alone=run[3])
         self._remove(succeeded)
@@ -113,10 +116,10 @@ class Operations:
                 hopeless[outcome.id] = refused_as_corrupt(error)
         return hopeless
 
-    def _follow_up(self, outcome: Outcome, refusal: Refused | None, now_ms: int) -> None:
-        """Push what a successful job leaves behind; if that cannot be, its attempt has failed and nothing is pushed."""
+    def _see_that_they_can_follow(self, outcome: Outcome, parent: Job, refusal: Refused | None) -> None:
+        """If what a successful job leaves behind cannot be pushed, its attempt has failed."""
         if refusal is None:
-            refusal = self._pushing.push_all(outcome.follow_ups or (), now_ms)
+            refusal = self._pushing.refuse_all(outcome.follow_ups or (), parent)
         if refusal is not None:
             why = f"its follow-up jobs cannot be pushed: {refusal.message}"
             outcome.verdict = "failed"

@@ -50,19 +50,19 @@ class Pushing:
         for push in pushes:
             self._state.keys.holder(push.key)
 
-    def push_all(self, pushes: Iterable[Push], now_ms: int) -> Refused | None:
-        """Push all of these, but for those whose key is held; or none, and say why. `see_keys` comes first.
+    def refuse_all(self, pushes: Iterable[Push], parent: Job) -> Refused | None:
+        """Why a job's follow-ups cannot be pushed, all but those whose key another job has. `see_keys` comes first.
 
         Neither ``max_queued`` nor a disk that is nearly full is a bound for them: a job that could not end for it would
         never make room.
         """
-        wanted = [push for push in pushes if self._state.keys.holder(push.key) is None]
-        refusal = self._refuse(wanted)
-        if refusal is None:
-            for push in wanted:
-                if self._state.keys.holder(push.key) is None:  # two of them may have the same
-                    self._add(push, now_ms)
-        return refusal
+        return self._refuse([push for push in pushes if self._state.keys.holder(push.key) in (None, parent.id)])
+
+    def push_all(self, pushes: Iterable[Push], now_ms: int) -> None:
+        """Push what `refuse_all` did not refuse, but for those whose key is held: two of them may have the same."""
+        for push in pushes:
+            if self._state.keys.holder(push.key) is None:
+                self._add(push, now_ms)
 
     def _pushed(self, session: str, push: Push, ids: range) -> Pushed:
         if push.watch:

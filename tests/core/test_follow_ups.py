@@ -117,6 +117,30 @@ def test_a_disk_that_is_nearly_full_keeps_no_follow_up_out(queue: Queue) -> None
     assert session.say(Push([b"1"])).code == "queue_full"
 
 
+def test_a_job_may_push_its_own_next_run_under_its_own_key(queue: Queue) -> None:
+    session = queue.session()
+    session.push(b"1", key="poll")
+    for number in range(2, 5):
+        [job] = session.claim()
+        session.report(succeed(job, Push([b"2"], key="poll"), Push([b"3"], key="poll")))
+        assert session.push(b"4", key="poll") == [number], "the next run has the key, and no other job"
+        queue.reopen()
+        session.hello()
+
+    assert (session.stats().succeeded, session.stats().ready) == (3, 1)
+
+
+def test_a_next_run_that_is_refused_leaves_the_key_with_the_job_that_failed(queue: Queue) -> None:
+    session = queue.session()
+    session.push(b"1", key="poll")
+    [job] = session.claim()
+
+    session.report(succeed(job, Push([b"2"], key="poll"), Push([b"3"], priority=5000)))
+
+    assert session.push(b"4", key="poll") == [1]
+    assert session.get(1).errors[-1].error_type == "Rejected"
+
+
 def test_a_damaged_object_of_keys_fails_the_one_job_whose_follow_up_has_a_key(queue: Queue) -> None:
     session = queue.session()
     for number in range(100):
