@@ -34,7 +34,7 @@ class Pushing:
         if (refusal := self._refuse([push])) is not None:
             return refusal
         if not self._state.has_room:
-            return Refused("queue_full", "the disk is nearly full; completions still fit, new jobs do not")
+            return Refused("queue_full", "the disk is nearly full: what room is left is kept for jobs to finish in")
         if (fitting := self._state.room(len(push.payloads))) < len(push.payloads):
             if not push.fitting:
                 return self._refuse_above_bound(push)

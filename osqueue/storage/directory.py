@@ -31,9 +31,16 @@ from osqueue.storage.tree import (
 )
 
 MIB = 1024 * 1024
-_ROOM_BYTES = 64 * MIB
-_ROOM_SHARE = 20
 _ROOM_FILES = 64
+
+
+def reserve_bytes(total_bytes: int) -> int:
+    """What of a file system is kept for jobs to finish in: 5 % of it, but not less than 16 MiB or more than 64 MiB.
+
+    Segments of 4 MiB are merged beside the old ones, and a batch that is on its way still lands. At most a half of a
+    very small one.
+    """
+    return min(max(total_bytes // 20, 16 * MIB), 64 * MIB, total_bytes // 2)
 
 
 class DirectoryReader:
@@ -164,9 +171,9 @@ class DirectoryStorage:
         return keys_below(self._files, self._directory(), prefix)
 
     def has_room(self) -> bool:
-        """False with less than 64 MiB or 5 % free, whichever is less, or hardly a file to be made."""
+        """False with less than the reserve free, or hardly a file to be made."""
         space = self._files.space(self._directory())
-        enough = min(_ROOM_BYTES, space.total_bytes // _ROOM_SHARE)
+        enough = reserve_bytes(space.total_bytes)
         return space.free_bytes >= enough and (space.free_files is None or space.free_files >= _ROOM_FILES)
 
     def close(self) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import time
 from collections.abc import Iterator
@@ -24,7 +25,7 @@ pytestmark = [needs_root, pytest.mark.usefixtures("nothing_is_left")]
 KIB = 1024
 MIB = 1024 * KIB
 LITTLE = 160 * KIB
-"""Less than the 5 % of 4 MiB below which pushes are refused, and enough for a root beside the one before it."""
+"""Less than the half of 4 MiB below which pushes are refused, and enough for a root beside the one before it."""
 
 
 class Disk:
@@ -72,7 +73,7 @@ def test_pushes_to_a_full_disk_are_refused_what_is_acked_stays_completions_fit_a
             lambda: pool.push_many([1], task="double"),
             lambda: pool.submit(1, task="double").result(60),
         ):
-            with pytest.raises(QueueFull, match="disk is nearly full; completions still fit, new jobs do not"):
+            with pytest.raises(QueueFull, match="disk is nearly full: what room is left is kept for jobs to finish in"):
                 push()
         go.touch()
         assert running.result(60) == "went"
@@ -85,6 +86,16 @@ def test_pushes_to_a_full_disk_are_refused_what_is_acked_stays_completions_fit_a
         succeeded = pool.join(60).succeeded
 
     disk.place.is_intact(succeeded=succeeded)
+
+
+def push_until_refused(broker: Broker) -> int:
+    for pushed in itertools.count():
+        try:
+            broker.push(b'"%b"' % (b"-" * 20 * KIB))
+        except QueueFull as error:
+            assert "disk is nearly full" in str(error)
+            return pushed
+    raise AssertionError
 
 
 def wait_until_full(pool: LocalPool) -> None:
@@ -217,3 +228,18 @@ def test_the_same_program_goes_on_with_a_new_pool_once_there_is_room(disk: Disk)
     with LocalPool({"double": handlers.double, "fill": handlers.nothing}, path=disk.place.path, workers=1) as pool:
         assert pool.join(10).succeeded == 1
     disk.place.is_intact(succeeded=1)
+
+
+@pytest.mark.parametrize("size", ["24m", "100m"])
+def test_a_program_that_pushes_until_a_small_disk_is_full_is_refused_and_all_its_jobs_still_finish(
+    size: str, tmp_path: Path
+) -> None:
+    mount = tmp_path / "mount"
+    with mounted(mount, "-t", "tmpfs", "-o", f"size={size},mode=700", "tmpfs"):
+        place = Place(mount / "queue")
+        with Broker.open(place.path) as broker:
+            pushed = push_until_refused(broker)
+
+        with LocalPool(handlers.nothing, path=place.path, workers=1) as pool:
+            assert pool.join(60).succeeded == pushed
+        place.is_intact(succeeded=pushed)
