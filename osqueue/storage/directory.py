@@ -35,12 +35,12 @@ _ROOM_FILES = 64
 
 
 def reserve_bytes(total_bytes: int) -> int:
-    """What of a file system is kept for jobs to finish in: 5 % of it, but not less than 16 MiB or more than 64 MiB.
+    """What of a file system is kept for jobs to finish in: 5 % of it, but not less than 32 MiB or more than 64 MiB.
 
-    Segments of 4 MiB are merged beside the old ones, and a batch that is on its way still lands. At most a half of a
-    very small one.
+    A commit may archive 16 MiB before the segments go that it has emptied, and others are merged beside the old ones.
+    At most a half of a very small one.
     """
-    return min(max(total_bytes // 20, 16 * MIB), 64 * MIB, total_bytes // 2)
+    return min(max(total_bytes // 20, 32 * MIB), 64 * MIB, total_bytes // 2)
 
 
 class DirectoryReader:
