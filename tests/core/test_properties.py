@@ -15,7 +15,19 @@ from osqueue.core import codec, keys, listing
 from osqueue.core.commit import without
 from osqueue.core.locator import Place
 from osqueue.core.machine import QueueMachine
-from osqueue.core.messages import Ask, Cancelled, Granted, Handout, Holder, JobError, ListJobs, Outcome, Push, Reply
+from osqueue.core.messages import (
+    MAX_IDS,
+    Ask,
+    Cancelled,
+    Granted,
+    Handout,
+    Holder,
+    JobError,
+    ListJobs,
+    Outcome,
+    Push,
+    Reply,
+)
 from osqueue.core.model import INLINE
 from osqueue.core.objects import segment_key
 from osqueue.core.queries import Elsewhere
@@ -169,7 +181,7 @@ class AnySequence(RuleBasedStateMachine):
 
     @rule(requeue=st.booleans())
     def tend_the_dead(self, requeue: bool) -> None:
-        ids = [job.id for job in self.publisher.list("dead")][::2]
+        ids = [job.id for job in self.publisher.list("dead")][::2][:MAX_IDS]
         if not requeue:
             self.publisher.discard(*ids)
             self.final.update(dict.fromkeys(ids, "dead"))
