@@ -84,7 +84,9 @@ def _set_aside(storage: DirectoryStorage, problem: Problem, root: Root) -> SetAs
 
 def _go_on_without(storage: DirectoryStorage, aside: list[SetAside]) -> Quarantined:
     taken = take_over(storage, QueueSettings())
-    dropped = sum(_drop(storage, taken, one.problem.key) for one in aside)
+    # Keys first: while an object of them is damaged nobody can say which keys go with a segment.
+    by_kind = sorted(aside, key=lambda one: not one.keys)
+    dropped = sum(_drop(storage, taken, one.problem.key) for one in by_kind)
     _land(storage, taken, taken.machine.plan(now_ms=taken.clock.now_ms(), nonce=nonce()))
     unrecorded = _unrecorded(taken, verify(storage))
     taken.machine.prune([], unrecorded)

@@ -6,6 +6,7 @@ import os
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import closing, suppress
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ import pytest
 from osqueue import Broker, Client
 from osqueue.core import codec
 from osqueue.core.model import Root
+from osqueue.core.objects import segment_key
 from osqueue.quarantine import Quarantined, quarantine
 from osqueue.storage import ROOT_KEY, open_directory, open_reader
 from osqueue.storage.files import OsFiles
@@ -347,3 +349,48 @@ def test_with_an_object_of_keys_all_keys_are_forgotten_and_that_is_said(tmp_path
         broker.cancel(100)
         assert broker.push(b"1", key="order-99") == 101
         assert broker.stats().ready == 100
+
+
+KINDS = ("ready", "deferred", "dead", "keys", "archive")
+
+
+@pytest.fixture(scope="module")
+def every_kind(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A queue with an object of each kind; jobs with keys stand in the segments of all three."""
+    path = tmp_path_factory.mktemp("kinds") / "queue"
+    payloads = [b'"%0300d"' % number for number in range(30)]
+    with Broker.open(path) as broker:
+        broker.push(b"1", task="early")
+        broker.complete(broker.claim_many(1, tasks=["early"])[0])
+        for number, payload in enumerate(payloads):
+            broker.push(payload, key=f"dead-{number}", task="dies")
+        for job in broker.claim_many(len(payloads), tasks=["dies"]):
+            broker.fail(job, "why", retry=False)
+        for number, payload in enumerate(payloads):
+            broker.push(payload, key=f"late-{number}", delay=86_400)
+        for number in range(100):
+            broker.push(b'"%0300d"' % number, key=f"order-{number}")
+    return path
+
+
+def object_of(kind: str, path: Path) -> Path:
+    if kind == "archive":
+        return min((path / "archive").glob("*/*"))
+    root = codec.decode_root((path / ROOT_KEY).read_bytes())
+    lines = root.key_objects if kind == "keys" else [line for line in root.segments if line.kind == kind]
+    return path / segment_key(lines[0].number, lines[0].epoch)
+
+
+@pytest.mark.parametrize("kinds", list(combinations(KINDS, 2)), ids="-".join)
+def test_objects_of_two_kinds_are_set_aside_in_one_run(kinds: tuple[str, str], every_kind: Path, tmp_path: Path) -> None:
+    queue = Queue.__new__(Queue)
+    queue.path = tmp_path / "queue"
+    shutil.copytree(every_kind, queue.path)
+    for path in [object_of(kind, queue.path) for kind in kinds]:
+        damage(path)
+
+    done = queue.quarantine()
+
+    assert len(done.aside) == 2
+    assert done.findings.problems == []
+    assert queue.is_sound()
