@@ -49,7 +49,8 @@ class Keys:
         """Of the objects that are in memory."""
         self._held: dict[str, int] | None = None
         """The holder of each hash, once all objects have been in memory."""
-        self._damaged: Corrupt | None = None
+        self._damage: tuple[str, str] | None = None
+        """Of an object that cannot be read: its key, and what is wrong. Not as an error: that would keep its frames."""
         self._trash: list[str] = []
 
     # ------------------------------------------------------------------------------------------------------- who holds
@@ -76,7 +77,9 @@ class Keys:
         return sorted(job_id for job_id in self._all().values() if first_id <= job_id <= last_id)
 
     def forget(self, ids: Collection[int]) -> None:
-        """These jobs are lost: their keys are free. `holders_within` has named them."""
+        """These jobs are lost: their keys are free. `holders_within` has named them, unless there are none."""
+        if not ids:
+            return
         gone = set(ids)
         for key_hash, job_id in [held for held in self._all().items() if held[1] in gone]:
             self._note(KeyLine(key_hash, -job_id))
@@ -98,8 +101,8 @@ class Keys:
 
     def _all(self) -> dict[str, int]:
         if self._held is None:
-            if self._damaged is not None:
-                raise self._damaged
+            if self._damage is not None:
+                raise codec.corrupt(*self._damage)
             if missing := self._missing():
                 raise NeedsObjectsError(missing)
             self._held = {}
@@ -123,10 +126,10 @@ class Keys:
             return False
         try:
             self._entries[one.number] = codec.decode_keys(data, expected_digest=one.digest, key=key)
-        except Corrupt as error:
-            self._damaged = error
+        except Corrupt:
+            self._damage = key, "it is not what was written"
             raise
-        self._damaged = None
+        self._damage = None
         return True
 
     def lack(self, key: str) -> bool:
@@ -134,7 +137,7 @@ class Keys:
         one = self._named(key)
         if one is None or one.number in self._entries:
             return False
-        self._damaged = codec.corrupt(key, "it cannot be read, or is missing")
+        self._damage = key, "it cannot be read, or is missing"
         return True
 
     def drop(self, key: str, since: int) -> bool:
@@ -145,7 +148,7 @@ class Keys:
         self._objects.clear()
         self._entries.clear()
         self._log.clear()
-        self._held, self._damaged, self.since = {}, None, since
+        self._held, self._damage, self.since = {}, None, since
         return True
 
     def _named(self, key: str) -> KeyObject | None:
@@ -175,7 +178,7 @@ class Keys:
     @property
     def crowded(self) -> list[str]:
         """Keys of objects that should be read, since there are more of them than merging would leave."""
-        return self._missing() if len(self._objects) > _FEW_OBJECTS and self._damaged is None else []
+        return self._missing() if len(self._objects) > _FEW_OBJECTS and self._damage is None else []
 
     def take_trash(self) -> list[str]:
         """Keys of objects that are named no longer."""

@@ -160,6 +160,28 @@ def test_a_damaged_object_of_keys_refuses_keyed_pushes_alone_until_it_is_whole_a
     assert session.push(b"1", key="order-1") == [2]
 
 
+def test_every_refusal_by_a_damaged_object_of_keys_is_an_error_of_its_own(queue: Queue) -> None:
+    """One that is raised again and again keeps the frames of all who were refused, payloads and all."""
+    session = queue.session()
+    for number in range(200):
+        session.push(b"1", key=f"order-{number}")
+    queue.reopen()
+    held = queue.machine.state.keys
+    for key in key_objects(queue):
+        with pytest.raises(Corrupt):
+            queue.machine.objects.load(key, b"{}")
+
+    errors = []
+    for _ in range(3):
+        with pytest.raises(Corrupt) as caught:
+            held.holder("new")
+        errors.append(caught.value)
+
+    assert len(set(map(id, errors))) == 3
+    assert len(set(map(str, errors))) == 1
+    assert errors[0].key in key_objects(queue)
+
+
 @pytest.mark.parametrize("others", [1, 5, 30])
 def test_a_key_that_is_taken_and_released_again_and_again_is_free_in_the_end(
     queue: Queue, monkeypatch: pytest.MonkeyPatch, others: int
