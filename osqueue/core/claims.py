@@ -32,7 +32,7 @@ from osqueue.core.messages import (
     Reply,
     Welcome,
 )
-from osqueue.core.model import LeaseLine
+from osqueue.core.model import INLINE, LeaseLine
 from osqueue.core.policy import is_last_attempt
 from osqueue.core.segment import NeedsObjectsError
 from osqueue.core.settings import QueueSettings
@@ -225,7 +225,7 @@ class Claims:
         return lease
 
     def heartbeat(self, session: str, beat: Heartbeat, now_ms: int) -> None:
-        """Extend a lease; costs no write.
+        """Extend a lease; costs no write, and of a standing one no read either.
 
         Raises:
             NeedsObjectsError: jobs of a bare claim are not in memory.
@@ -256,12 +256,24 @@ class Claims:
         return all(place is not None and lease.runs.find(place.object, place.slot) for place in places)
 
     def _task_held(self, lease: Lease, job_id: int) -> str | None:
-        """The task of a job that the lease holds; None if it holds it no more."""
+        """The task of a job that the lease holds; None if it holds it no more. No segment is read for that."""
         try:
             place = self._state.find(job_id)
         except NeedsObjectsError:
-            return ""  # a count that is a little low; reading a segment for it would be out of proportion
+            return lease.begun.get(job_id) or self._task_nearby(lease, job_id)
         return place.job.task if place is not None and lease.runs.find(place.object, place.slot) else None
+
+    def _task_nearby(self, lease: Lease, job_id: int) -> str | None:
+        """The task of most jobs that the lease holds in segments which may hold this one; None if it holds none there.
+
+        Where they are of several tasks it is a guess. Counts of what runs are never above what is leased of a task.
+        """
+        segments = self._state.backlog.segments
+        near = [n for n in lease.runs.objects() if n != INLINE and segments[n].may_hold(job_id)]
+        tasks = Counter[str]()
+        for task, count in self._state.backlog.by_task((n, *run) for n in near for run in lease.runs.of(n)):
+            tasks[task] += count
+        return max(tasks, key=tasks.__getitem__, default=None)
 
 
 def _handout(place: Place, lease: Lease, settings: QueueSettings) -> Handout:

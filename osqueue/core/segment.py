@@ -20,7 +20,9 @@ CACHE_BYTES = 32 * 1024 * 1024
 
 
 class NeedsObjectsError(Exception):
-    """An operation needs objects that are not in memory: it has changed nothing; load ``keys`` and offer it again.
+    """An operation needs objects that are not in memory: load ``keys`` and offer it again.
+
+    It has changed no job and has no answer; `osqueue.core.machine` says what may stand already.
 
     Attributes:
         together: whether what it asked for before must be in memory too by then.
@@ -169,6 +171,10 @@ class Segment:
         error = Corrupt(f"a segment is damaged or missing; see `osqueue verify` key={self.key}")
         error.key = self.key
         return error
+
+    def may_hold(self, job_id: int) -> bool:
+        """Whether a job's id lies among those of its jobs."""
+        return self.line.first_id <= job_id <= self.line.last_id
 
     def slot_of(self, job_id: int) -> int | None:
         """The slot of a job that was ever in here.

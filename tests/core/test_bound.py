@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from osqueue.core.messages import Ask, Heartbeat, Progress, Push, Refused, Reply, Stats, WaitRoom, Welcome
 from tests.core.queue import Queue, Session
 
@@ -130,6 +132,38 @@ def test_a_heartbeat_that_names_anothers_job_makes_no_room():
     other.heartbeat((theirs.id,))
 
     assert pusher.say(Push([b"3"])).code == "queue_full"
+
+
+@pytest.mark.parametrize("knows", [True, False], ids=["known", "not known"])
+def test_what_runs_is_counted_though_its_segment_has_left_memory(knows: bool):
+    queue, pusher, worker = bounded(500)
+    pusher.push(*[b'"%0100d"' % number for number in range(250)], task="default")
+    pusher.push(*[b'"%0100d"' % number for number in range(250)], task="other")
+    jobs = worker.claim(500, tasks=("default", "other"), standing=True)
+    ids = tuple(job.id for job in jobs)
+    if knows:
+        worker.heartbeat(ids)
+    queue.unload()
+
+    worker.heartbeat(ids)
+
+    stats = pusher.stats()
+    assert (stats.running, stats.tasks["default"].running, stats.tasks["other"].running) == (500, 250, 250)
+    assert pusher.push(b"1") == [501]
+
+
+def test_what_a_lease_holds_no_more_is_not_counted_though_its_segment_has_left_memory():
+    queue, pusher, worker = bounded(500)
+    pusher.push(*[b'"%0100d"' % number for number in range(500)])
+    jobs = worker.claim(500, standing=True)
+    worker.heartbeat(tuple(job.id for job in jobs))
+    worker.complete(jobs[7])
+    pusher.cancel(jobs[8].id)
+    queue.unload()
+
+    worker.heartbeat(tuple(job.id for job in jobs))
+
+    assert pusher.stats().running == 498
 
 
 def test_of_a_bare_claim_all_has_begun():
