@@ -291,7 +291,7 @@ class CommitLoop:
             except NeedsObjectsError as error:
                 self._chores.append(chore)
                 self._chores_need.update(error.keys)
-                self.machine.state.wanted.update(error.keys)
+                self.machine.objects.want(error.keys)
         if not self._chores:
             self._chores_need.clear()
         for connection in self._connections:
@@ -303,7 +303,7 @@ class CommitLoop:
                 self._apply(connection, connection.waiting[0], now_ms)
             except NeedsObjectsError as error:
                 connection.set_aside(set(error.keys), together=error.together)
-                self.machine.state.wanted.update(error.keys)
+                self.machine.objects.want(error.keys)
                 return
             except BusyError:
                 return

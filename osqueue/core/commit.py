@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from msgspec import UNSET, Struct, json, structs
+from msgspec import Struct, json
 
 from osqueue.core import codec
 from osqueue.core.finished import INLINE_BYTES
@@ -170,11 +170,3 @@ class CommitPlanner:
                 return list(backlog.holes.lines())
             case _:
                 return list(backlog.inline.listed(name))
-
-
-def without(root: bytes, *sections: str) -> dict[str, object]:
-    """A root's sections as plain values, without some of them and without what differs in every commit; for tests."""
-    values = structs.asdict(codec.decode_root(root))
-    for name in (*sections, "version", "nonce", "now_ms", "digest"):
-        values.pop(name, None)
-    return {name: json.encode(value) for name, value in values.items() if value is not UNSET}

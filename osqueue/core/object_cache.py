@@ -28,6 +28,10 @@ class ObjectCache:
     def __init__(self, state: QueueState) -> None:
         self._state = state
 
+    def want(self, keys: Iterable[str]) -> None:
+        """Something waits for these objects."""
+        self._state.wanted.update(keys)
+
     def take_wanted(self) -> set[str]:
         """Keys of objects that a claim or a chore waits for; give them to `load` and settle."""
         wanted, self._state.wanted = self._state.wanted, set()

@@ -5,8 +5,10 @@ from __future__ import annotations
 import itertools
 from typing import Any
 
+from msgspec import UNSET, json, structs
+
 from osqueue.core import codec
-from osqueue.core.commit import Commit, without
+from osqueue.core.commit import Commit
 from osqueue.core.machine import QueueMachine
 from osqueue.core.messages import (
     Answer,
@@ -45,6 +47,14 @@ START_MS = 1_700_000_000_000
 
 def lost_ids(reported: Any) -> list[int]:
     return [job_id for first, last in reported.lost for job_id in range(first, last + 1)]
+
+
+def without(root: bytes, *sections: str) -> dict[str, object]:
+    """A root's sections as plain values, without some of them and without what differs in every commit."""
+    values = structs.asdict(codec.decode_root(root))
+    for name in (*sections, "version", "nonce", "now_ms", "digest"):
+        values.pop(name, None)
+    return {name: json.encode(value) for name, value in values.items() if value is not UNSET}
 
 
 class Session:

@@ -12,7 +12,6 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from osqueue.core import codec, keys, listing
-from osqueue.core.commit import without
 from osqueue.core.locator import Place
 from osqueue.core.machine import QueueMachine
 from osqueue.core.messages import (
@@ -32,7 +31,7 @@ from osqueue.core.model import INLINE
 from osqueue.core.objects import segment_key
 from osqueue.core.queries import Elsewhere
 from osqueue.core.segment import NeedsObjectsError
-from tests.core.queue import Queue, Session, lost_ids
+from tests.core.queue import Queue, Session, lost_ids, without
 
 TASKS = ("default", "other")
 ROOT_BYTES = 128 * 1024

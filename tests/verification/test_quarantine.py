@@ -382,7 +382,7 @@ def object_of(kind: str, path: Path) -> Path:
 
 
 @pytest.mark.parametrize("kinds", list(combinations(KINDS, 2)), ids="-".join)
-def test_objects_of_two_kinds_are_set_aside_in_one_run(kinds: tuple[str, str], every_kind: Path, tmp_path: Path) -> None:
+def test_objects_of_two_kinds_are_set_aside_at_once(kinds: tuple[str, str], every_kind: Path, tmp_path: Path) -> None:
     queue = Queue.__new__(Queue)
     queue.path = tmp_path / "queue"
     shutil.copytree(every_kind, queue.path)
