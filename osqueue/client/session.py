@@ -18,6 +18,7 @@ from osqueue.client.calls import Call, Calls, OnResponse, Response
 from osqueue.client.operations import Operations
 from osqueue.client.watch import Watch
 from osqueue.core.messages import (
+    MAX_OUTCOMES,
     Answer,
     AnswerBody,
     Ask,
@@ -244,7 +245,9 @@ class Session:
         elif message.jobs:
             # Whoever had asked waits no longer.
             returned = [Outcome(job.id, job.attempt, "returned") for job in message.jobs]
-            self.operations.submit(Report(message.lease, returned), lambda _: None, now_ms, expires=False)
+            for at in range(0, len(returned), MAX_OUTCOMES):
+                report = Report(message.lease, returned[at : at + MAX_OUTCOMES])
+                self.operations.submit(report, lambda _: None, now_ms, expires=False)
 
     def _stop(self, message: Cancelled | Lost) -> None:
         if self._keeper is None:

@@ -21,6 +21,8 @@ from osqueue.errors import Corrupt
 
 MAX_IDS = 256
 """Ids that one operation may name, so that its answer, which the root remembers, stays small."""
+MAX_OUTCOMES = 500
+"""Outcomes of one report, for the same reason: the ids of all may be lost, each a run of its own of some 25 bytes."""
 MAX_DELAY_S = 100 * 366 * 86_400
 """The longest delay of a push or of a retry: what is due can still be written as a date."""
 _PUSH_OVERHEAD = 128

@@ -16,6 +16,7 @@ from osqueue.core.locator import Place
 from osqueue.core.messages import (
     MAX_DELAY_S,
     MAX_IDS,
+    MAX_OUTCOMES,
     AnswerBody,
     Cancel,
     Cancelled,
@@ -54,6 +55,8 @@ class Operations:
         """
         if isinstance(operation, Cancel | Requeue | Discard) and len(operation.ids) > MAX_IDS:
             return Refused("rejected", f"too many ids in one operation ids={len(operation.ids)} limit={MAX_IDS}")
+        if isinstance(operation, Report) and (said := len(operation.outcomes)) > MAX_OUTCOMES:
+            return Refused("rejected", f"too many outcomes in one report outcomes={said} limit={MAX_OUTCOMES}")
         match operation:
             case Push():
                 return self._pushing.push(session, operation, now_ms)

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-from osqueue.core.messages import Outcome
+from osqueue.core.messages import MAX_OUTCOMES, Outcome
 
 MAX_BYTES = 1 << 20
-MAX_OUTCOMES = 2_000
 _FULL_ENOUGH_BYTES = MAX_BYTES // 2
 _HOLD_NS = 3_000_000
 _OVERHEAD_BYTES = 100

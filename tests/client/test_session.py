@@ -13,6 +13,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from osqueue.client.operations import PATIENCE_MS, WINDOW
 from osqueue.client.session import Session
 from osqueue.core.messages import (
+    MAX_OUTCOMES,
     Answer,
     AnswerBody,
     Ask,
@@ -356,6 +357,19 @@ def test_a_job_that_comes_when_nobody_waits_for_it_goes_back(session):
 
     [message] = session.outbox(0)
     assert message.operation == Report(7, [Outcome(3, 2, "returned")])
+
+
+def test_many_jobs_that_come_when_nobody_waits_for_them_go_back_in_several_reports(session):
+    welcome(session)
+    call = session.calls.claim(Claim(0, ["default"], 8192, wait_s=9), Answers().append, 0)
+    [claim] = session.outbox(0)
+    session.calls.forget(call)
+
+    session.received(Granted(claim.ticket, 7, [Handout(n, 1, "default", b"1", 0) for n in range(1, 1202)]), 0)
+
+    outcomes = [message.operation.outcomes for message in session.outbox(0)]
+    assert max(map(len, outcomes)) <= MAX_OUTCOMES
+    assert [outcome.id for part in outcomes for outcome in part] == [*range(1, 1202)]
 
 
 class Keeper:

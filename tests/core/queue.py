@@ -11,6 +11,7 @@ from osqueue.core import codec
 from osqueue.core.commit import Commit
 from osqueue.core.machine import QueueMachine
 from osqueue.core.messages import (
+    MAX_OUTCOMES,
     Answer,
     Ask,
     Beaten,
@@ -33,6 +34,7 @@ from osqueue.core.messages import (
     Push,
     Reply,
     Report,
+    Reported,
     Requeue,
     Stats,
     Welcome,
@@ -105,7 +107,11 @@ class Session:
         return [job for message in granted for job in message.jobs]
 
     def report(self, *outcomes: Outcome, lease: int | None = None) -> Any:
-        return self.say(Report(self.lease if lease is None else lease, list(outcomes)))
+        lease = self.lease if lease is None else lease
+        parts = [list(outcomes[at : at + MAX_OUTCOMES]) for at in range(0, max(1, len(outcomes)), MAX_OUTCOMES)]
+        answers = [self.say(Report(lease, part)) for part in parts]
+        refused = [answer for answer in answers if not isinstance(answer, Reported)]
+        return refused[0] if refused else Reported([run for answer in answers for run in answer.lost])
 
     def complete(self, job: Handout, result: bytes = b"null", lease: int | None = None) -> list[int]:
         return lost_ids(self.report(Outcome(job.id, job.attempt, "succeeded", 1, 2, result), lease=lease))

@@ -6,8 +6,9 @@ from typing import Any
 
 import pytest
 
-from osqueue.core import codec, sealing
+from osqueue.core import codec, sealing, sessions
 from osqueue.core.messages import (
+    MAX_OUTCOMES,
     Ask,
     Cancel,
     Cancelled,
@@ -25,6 +26,7 @@ from osqueue.core.messages import (
     Push,
     Refused,
     Reply,
+    Report,
     SayAgain,
     WaitIdle,
 )
@@ -33,7 +35,7 @@ from osqueue.core.objects import TAKEOVERS, TAKEOVERS_BYTES
 from osqueue.core.queries import Elsewhere
 from osqueue.core.segment import NeedsObjectsError
 from osqueue.errors import Corrupt
-from tests.core.queue import LEASE_S, Queue, Session
+from tests.core.queue import LEASE_S, Queue, Session, lost_ids
 
 
 def test_a_pushed_job_is_claimed_completed_and_recorded_once(queue: Queue) -> None:
@@ -1031,6 +1033,29 @@ def test_an_operation_names_a_limited_number_of_ids(queue: Queue) -> None:
 
     assert refused.code == "rejected"
     assert session.stats().ready == 1
+
+
+def test_a_report_has_a_limited_number_of_outcomes(queue: Queue) -> None:
+    session = queue.session()
+    session.push(b"1")
+    [job] = session.claim()
+    outcomes = [Outcome(job.id, job.attempt, "succeeded")] * (MAX_OUTCOMES + 1)
+
+    refused = session.say(Report(session.lease, outcomes))
+
+    assert (refused.code, refused.message.split()[-1]) == ("rejected", f"limit={MAX_OUTCOMES}")
+    assert session.complete(job) == []
+
+
+def test_ids_that_a_report_has_lost_stay_within_the_sessions_part_of_the_root(queue: Queue) -> None:
+    session, other = queue.session(), queue.session("other")
+    scattered = range(10**9, 10**9 + 2 * MAX_OUTCOMES, 2)
+
+    reported = session.say(Report(99, [Outcome(job_id, 1, "succeeded") for job_id in scattered]))
+
+    assert lost_ids(reported) == [*scattered]
+    assert len(queue.machine.state.sessions.encoded()) < sessions.MAX_BYTES
+    assert other.push(b"1") == [1], "one client's answer keeps nobody out"
 
 
 def test_cancelling_the_last_live_jobs_of_a_segment_together_with_finished_ones(queue: Queue) -> None:

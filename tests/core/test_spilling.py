@@ -434,7 +434,7 @@ def test_a_report_on_many_spilled_segments_is_applied_however_little_stays_in_me
     queue.reopen()
     worker.hello(held=[(job.id, job.attempt) for job in jobs], holder=LOCAL)
     queue.unload()
-    report = Numbered(1, 0, Report(worker.lease, [Outcome(job.id, job.attempt, "succeeded") for job in jobs]))
+    report = Numbered(1, 0, Report(worker.lease, [Outcome(job.id, job.attempt, "succeeded") for job in jobs[::2]]))
 
     retry_with_little_memory(
         queue, lambda: queue.machine.numbered(worker.name, worker.birth, report, queue.now_ms) and None
@@ -442,7 +442,7 @@ def test_a_report_on_many_spilled_segments_is_applied_however_little_stays_in_me
 
     queue.commit()
     publisher.hello()
-    assert publisher.stats().succeeded == 900
+    assert publisher.stats().succeeded == 450
 
 
 @pytest.mark.usefixtures("never_merged")
