@@ -168,6 +168,10 @@ class Claims:
             return False
         if parked.deadline_ms is None or parked.deadline_ms > now_ms or parked.obstacle == "objects":
             return True
+        if parked.obstacle == "no jobs" and self._state.backlog.deferred.awaits(parked.tasks):
+            # Overdue jobs count as delayed until their segment has been read or split.
+            parked.obstacle = "objects"
+            return True
         no_room = parked.obstacle == "no room"
         none = Reply(parked.ticket, Refused("queue_full", NO_ROOM)) if no_room else Granted(parked.ticket, 0, [])
         self._state.outbox.append((parked.session, none))

@@ -6,9 +6,9 @@ spilled  ──its window opens──▶ split among finer windows … ──the
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator
 from heapq import heappop, heappush
-from itertools import islice
+from itertools import chain, islice
 
 from osqueue.core import windows
 from osqueue.core.runs import Runs
@@ -114,6 +114,12 @@ class Deferred:
         """Segments whose jobs the next commit splits among finer windows, once they are in memory: few at a time."""
         opened = (segment for segment in self._segments.values() if segment.line.level and self._has_opened(segment))
         return list(islice(opened, _SPLIT_AT_ONCE))
+
+    def awaits(self, tasks: Container[str]) -> bool:
+        """Whether jobs of these tasks may be ready once a segment that has opened has been read, or split."""
+        opened = (segment for segment in self._segments.values() if self._has_opened(segment))
+        spans = (segment.line.spans for segment in opened if segment.line.level or segment.dues is None)
+        return any(span.task in tasks and span.taken < span.count for span in chain.from_iterable(spans))
 
     def unknown(self, but: Segment) -> list[str]:
         """Keys of segments of which only their jobs' times could say how many are ready; without damaged ones."""

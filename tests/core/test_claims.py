@@ -41,6 +41,41 @@ def test_a_claim_that_may_not_wait_ends_empty_when_its_segment_is_damaged(reopen
     assert [(message.ticket, message.jobs) for message in session.received(Granted)] == [(7, [])]
 
 
+@pytest.mark.parametrize("delay_s", [1, 1200, 40_000], ids=["read", "split", "split twice"])
+def test_a_claim_that_may_not_wait_still_waits_for_the_segment_of_an_overdue_job(queue: Queue, delay_s: int) -> None:
+    session = queue.session()
+    session.push(*[b'"%0100d"' % n for n in range(200)], delay_s=delay_s)
+    queue.now_ms += (delay_s + 2) * 1000
+    queue.reopen()
+
+    assert len(session.claim(500)) == 200
+
+
+def test_a_claim_that_may_not_wait_ends_empty_when_the_segment_of_its_overdue_job_is_damaged(queue: Queue) -> None:
+    session = queue.session()
+    session.push(*[b'"%0100d"' % n for n in range(200)], delay_s=1)
+    queue.now_ms += 3000
+    queue.reopen()
+    for segment in queue.machine.state.backlog.segments.values():
+        queue.machine.objects.unreadable(segment.key)
+
+    queue.machine.claim("a", 1, Claim(7, ["default"]), queue.now_ms)
+    queue.commit()
+
+    assert [(message.ticket, message.jobs) for message in session.received(Granted)] == [(7, [])]
+
+
+def test_a_claim_of_another_task_does_not_wait_for_the_segment_of_an_overdue_job(queue: Queue) -> None:
+    queue.session().push(*[b'"%0100d"' % n for n in range(200)], delay_s=1)
+    queue.now_ms += 3000
+    queue.reopen()
+
+    queue.machine.claim("a", 1, Claim(7, ["other"]), queue.now_ms)
+    queue.machine.settle(queue.now_ms)
+
+    assert [(message.ticket, message.jobs) for _, message in queue.machine.take_outbox()] == [(7, [])]
+
+
 def killed_clients(queue: Queue) -> None:
     """So many that their sessions push idle ones out of the root."""
     for number in range(260):
