@@ -7,7 +7,7 @@ spilled  ──its window opens──▶ split among finer windows … ──the
 from __future__ import annotations
 
 from collections.abc import Container, Iterable, Iterator
-from heapq import heappop, heappush
+from heapq import heapify, heappop, heappush
 from itertools import chain, islice
 
 from osqueue.core import windows
@@ -40,6 +40,10 @@ class Deferred:
         for job_id in ids:
             heappush(self._alarms, (due_ms, job_id))
         self._delayed.update(ids)
+        if len(self._alarms) > 2 * len(self._delayed):
+            # Behind one that lives, those of jobs that wait here no longer would stay as long as it does.
+            self._alarms = [alarm for alarm in self._alarms if alarm[1] in self._delayed]
+            heapify(self._alarms)
 
     def forget(self, job_id: int) -> bool:
         """An inline job waits for its time no longer; says whether it did."""

@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from osqueue.core.deferred import Deferred
 from osqueue.core.windows import LEAD_MS, LEVELS, Window, group_of, opens_ms, window_of
 
 MINUTE_MS = 60_000
@@ -76,3 +77,19 @@ def test_minutes_that_have_opened_are_one_group() -> None:
     earlier = group_of(0, NOW_MS - DAY_MS, NOW_MS)
 
     assert earlier == group_of(0, NOW_MS, NOW_MS) != group_of(0, NOW_MS + 2 * MINUTE_MS, NOW_MS)
+
+
+def test_alarms_of_jobs_that_have_spilled_are_forgotten_though_an_earlier_one_lives() -> None:
+    deferred = Deferred()
+    deferred.add([1], 1000)
+    for first in range(2, 50_000, 100):
+        ids = range(first, first + 100)
+        deferred.add(ids, 7_000_000)
+        for job_id in ids:
+            deferred.forget(job_id)
+
+    deferred.add([60_000], 9_000_000)
+
+    assert len(deferred._alarms) < 1000
+    assert [*deferred.wake_inline(1000)] == [1]
+    assert deferred.next_ms() == 9_000_000
