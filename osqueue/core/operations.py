@@ -206,7 +206,7 @@ class Operations:
                 held.append((job.id, holder))
                 continue
             state.backlog.remove_waiting(place)
-            state.backlog.defer([structs.replace(job, granted=job.attempts, due_ms=now_ms)], now_ms)
+            state.backlog.defer([structs.replace(job.apart(), granted=job.attempts, due_ms=now_ms)], now_ms)
             state.keys.take(job)
             state.counts.move(job.task, "dead", "ready")
             requeued.append(place)

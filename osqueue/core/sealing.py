@@ -79,7 +79,8 @@ class Sealing:
         came_back = backlog.lanes.returned_to
         taken = [p for p in places if leased.find(p.object, p.slot) or came_back(p.object, p.slot)]
         held = {p.job.id: (p.object, p.slot) for p in taken}
-        jobs = [p.job for p in places if held.get(p.job.id) == (p.object, p.slot) or backlog.lives(p.object, p.slot)]
+        lives = [p for p in places if held.get(p.job.id) == (p.object, p.slot) or backlog.lives(p.object, p.slot)]
+        jobs = [place.job.apart() for place in lives]
         for segment in segments:
             backlog.let_go(segment)
         self._write(kind, jobs if kind == "dead" else sorted(jobs, key=attrgetter("id")), held)

@@ -106,7 +106,7 @@ class QueueState:
             at=codec.iso(outcome.finished_ms or now_ms),
         )
         errors = (*job.errors, error)[-policy.MAX_ERRORS :]
-        return structs.replace(job, attempts=outcome.attempt, errors=errors)
+        return structs.replace(job.apart(), attempts=outcome.attempt, errors=errors)
 
     def bury(self, job: Job) -> None:
         """A job that has failed for good."""
