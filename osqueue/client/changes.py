@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
 from typing import Generic, TypeVar
 
@@ -29,8 +28,10 @@ class Changes(Generic[R]):
 
     def __init__(self, face: Face, operation: Change, pick: Callable[[list[int]], R]) -> None:
         self._face = face
+        self._operation = operation
         self._asked = list(dict.fromkeys(operation.ids))
-        self._rest = deque(_parts(operation, self._asked))
+        self._at: int | None = 0
+        """Where the next part begins; None behind the last one."""
         self._pick = pick
         self._changed: dict[int, None] = {}
         self._unknown: dict[int, None] = {}
@@ -47,8 +48,9 @@ class Changes(Generic[R]):
             Rejected: nothing changed, since other jobs have the keys of these.
             Unavailable: unknown what happened to one part; ``again()`` finds out, and goes on with the rest.
         """
-        while begun is not None or self._rest:
-            say = begun or partial(self._face.operate, self._rest.popleft(), Changed, itself)
+        while self._at is not None:
+            part = structs.replace(self._operation, ids=self._asked[self._at : self._at + MAX_IDS])
+            say = begun or partial(self._face.operate, part, Changed, itself)
             begun = None
             try:
                 answer = say()
@@ -56,9 +58,9 @@ class Changes(Generic[R]):
                 if error._again is not None:
                     error._again = partial(self.result, error._again)
                 raise
-            self._changed.update(dict.fromkeys(from_runs(answer.ids)))
-            self._unknown.update(dict.fromkeys(answer.unknown))
-            self._held += answer.held
+            self._note(answer)
+            after = self._at + len(part.ids) - answer.left
+            self._at = after if after < len(self._asked) else None
         if self._unknown and len(self._unknown) == len(self._asked):
             raise JobNotFound(f"no job has this id id={', '.join(map(str, [*self._unknown][:5]))}")
         if self._held and not self._changed:
@@ -66,7 +68,7 @@ class Changes(Generic[R]):
             raise Rejected(f"the job's key belongs to another unfinished job by now id={job_id} holder={holder}")
         return self._pick([*self._changed])
 
-
-def _parts(operation: Change, ids: list[int]) -> Iterator[Change]:
-    for at in range(0, max(1, len(ids)), MAX_IDS):
-        yield structs.replace(operation, ids=ids[at : at + MAX_IDS])
+    def _note(self, answer: Changed) -> None:
+        self._changed.update(dict.fromkeys(from_runs(answer.ids)))
+        self._unknown.update(dict.fromkeys(answer.unknown))
+        self._held += answer.held

@@ -299,7 +299,7 @@ class Client:
         return Changes(self._face, Cancel([job_number("job_id", job_id)]), bool).result()
 
     def cancel_many(self, ids: Iterable[int]) -> list[int]:
-        """End jobs that are not final, many with one write to disk; see `cancel`.
+        """End jobs that are not final; see `cancel`. It is done in parts, of up to 256 jobs and 16 MiB, each at once.
 
         Returns:
             The ids that were not final, and are now cancelled.
@@ -310,7 +310,7 @@ class Client:
         return Changes(self._face, Cancel(id_list(ids)), itself).result()
 
     def requeue(self, ids: int | Iterable[int]) -> list[int]:
-        """Run dead jobs again, with ``max_attempts`` more; their errors are kept.
+        """Run dead jobs again, with ``max_attempts`` more; their errors are kept. Done in parts, as `cancel_many`.
 
         Returns:
             The ids that were dead, and now wait.
@@ -322,7 +322,7 @@ class Client:
         return Changes(self._face, Requeue(id_list(ids)), itself).result()
 
     def discard(self, ids: int | Iterable[int]) -> list[int]:
-        """Drop dead jobs into the archive, as dead.
+        """Drop dead jobs into the archive, as dead. Done in parts, as `cancel_many`.
 
         Returns:
             The ids that were dead, and are now archived.

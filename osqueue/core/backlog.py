@@ -161,17 +161,24 @@ class Backlog:
 
     # --------------------------------------------------------------------------------------------------- looking up
 
-    def locate(self, ids: Sequence[int], holds: Callable[[int, int], object]) -> list[Place | None]:
+    def locate(
+        self, ids: Sequence[int], holds: Callable[[int, int], object], *, in_parts: bool = False
+    ) -> list[Place | None]:
         """Where jobs are that have not finished; see `Locator.locate`.
 
         Args:
             ids: the jobs.
             holds: whether a lease that the caller asks for holds an address.
+            in_parts: only the first ids, as many as may be looked up together.
 
         Raises:
             NeedsObjectsError: with every key that is missing, not only the first.
         """
-        return self.located.locate(ids, lambda object_, slot: bool(holds(object_, slot)) or self.lives(object_, slot))
+
+        def lives(object_: int, slot: int) -> bool:
+            return bool(holds(object_, slot)) or self.lives(object_, slot)
+
+        return self.located.locate(ids, lives, in_parts=in_parts)
 
     def lives(self, object_: int, slot: int) -> bool:
         """Whether the job of a slot waits in it, was given back to it, or is dead in it."""

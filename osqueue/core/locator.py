@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from bisect import bisect_right, insort
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from itertools import islice
+from itertools import islice, takewhile
 
 from msgspec import Struct
 
@@ -19,6 +19,8 @@ from osqueue.core.segment import NeedsObjectsError, Segment
 from osqueue.errors import Corrupt
 
 _ENDLESS = 1 << 62
+TOGETHER_BYTES = 16 * 1024 * 1024
+"""Of segments that must be in memory at one time for a look-up of many jobs that may be done in parts."""
 _INDEXED_AT_ONCE = 8
 """Spilled segments that a look-up asks for, to see what is in them: then their jobs may leave memory again."""
 
@@ -29,6 +31,24 @@ class Place(Struct, frozen=True, gc=False):
     object: int
     slot: int
     job: Job
+
+
+class _Together:
+    """The segments that a look-up needs in memory at one time."""
+
+    def __init__(self, limit_bytes: int) -> None:
+        self._left_bytes = limit_bytes
+        self._numbers: set[int] = set()
+
+    def take(self, segment: Segment, *, anyhow: bool) -> bool:
+        """Whether this one may be among them, in memory already or not; ``anyhow``: however large it is."""
+        if segment.number in self._numbers:
+            return True
+        if segment.line.length > self._left_bytes and not anyhow:
+            return False
+        self._numbers.add(segment.number)
+        self._left_bytes -= segment.line.length
+        return True
 
 
 class Locator:
@@ -66,7 +86,9 @@ class Locator:
         """Segments of deferred and dead jobs, in the order in which they were made."""
         return self._spilled.values()
 
-    def locate(self, ids: Sequence[int], lives: Callable[[int, int], bool]) -> list[Place | None]:
+    def locate(
+        self, ids: Sequence[int], lives: Callable[[int, int], bool], *, in_parts: bool = False
+    ) -> list[Place | None]:
         """Where jobs are that have not finished.
 
         None for a job that has ended, or whose segment is damaged: that blocks no other. While nothing is spilled, it
@@ -75,21 +97,24 @@ class Locator:
         Args:
             ids: the jobs.
             lives: whether the job that once stood at an address is still there.
+            in_parts: of the first ids alone, at least one, whose segments take at most `TOGETHER_BYTES`; which ids
+                these are does not depend on what is in memory.
 
         Raises:
             NeedsObjectsError: with every key that is missing, not only the first.
         """
-        places = self._locate_pushed(ids)
+        together = _Together(TOGETHER_BYTES if in_parts else _ENDLESS)
+        places = self._locate_pushed(ids, together)
         if self._spilled:
-            self._look_among_spilled(ids, places, lives)
+            self._look_among_spilled(ids, places, lives, together)
         return places
 
-    def _locate_pushed(self, ids: Iterable[int]) -> list[Place | None]:
+    def _locate_pushed(self, ids: Iterable[int], together: _Together) -> list[Place | None]:
         inline = self._inline
         places: list[Place | None] = []
         missing: set[str] = set()
         segment: Segment | None = None
-        for job_id in ids:
+        for at, job_id in enumerate(ids):
             if (job := inline.get(job_id)) is not None:
                 places.append(Place(INLINE, job_id, job))
                 continue
@@ -97,6 +122,8 @@ class Locator:
                 segment = self.around(job_id)
             if segment is None or segment.damaged:
                 places.append(None)
+            elif not together.take(segment, anyhow=at == 0):
+                break
             elif segment.jobs is None:
                 missing.add(segment.key)
             else:
@@ -107,23 +134,32 @@ class Locator:
         return places
 
     def _look_among_spilled(
-        self, ids: Sequence[int], places: list[Place | None], lives: Callable[[int, int], bool]
+        self,
+        ids: Sequence[int],
+        places: list[Place | None],
+        lives: Callable[[int, int], bool],
+        together: _Together,
     ) -> None:
         missing: set[str] = set()
-        unindexed: dict[str, None] = {}
+        unindexed: dict[int, Segment] = {}
         for at, place in enumerate(places):
             if place is not None and (place.object == INLINE or lives(place.object, place.slot)):
                 continue
             address, unknown = self._find_spilled(ids[at], lives)
             if address is None:
                 places[at] = None
-                unindexed.update(dict.fromkeys(segment.key for segment in unknown))
+                unindexed.update((segment.number, segment) for segment in unknown)
+            elif not together.take(address[0], anyhow=at == 0):
+                del places[at:]
+                break
             elif (jobs := address[0].jobs) is not None:
                 places[at] = Place(address[0].number, address[1], jobs[address[1]])
             else:
                 missing.add(address[0].key)
-        if missing or unindexed:
-            raise NeedsObjectsError(missing.union(islice(unindexed, _INDEXED_AT_ONCE)))
+        if unindexed:
+            raise NeedsObjectsError(_first_few(unindexed.values()), together=False)
+        if missing:
+            raise NeedsObjectsError(missing)
 
     def _find_spilled(
         self, job_id: int, lives: Callable[[int, int], bool]
@@ -162,3 +198,10 @@ class Locator:
             if spilled.damaged and spilled.line.first_id <= job_id <= spilled.line.last_id:
                 return spilled
         return None
+
+
+def _first_few(segments: Iterable[Segment]) -> list[str]:
+    """Keys of the first that are read at once to see what is in them, at least one."""
+    together = _Together(TOGETHER_BYTES)
+    few = enumerate(islice(segments, _INDEXED_AT_ONCE))
+    return [segment.key for _, segment in takewhile(lambda one: together.take(one[1], anyhow=one[0] == 0), few)]

@@ -174,15 +174,18 @@ class Reported(Struct, tag="reported"):
     lost: list[IdRun] = []
 
 
-class Changed(Struct, tag="changed"):
+class Changed(Struct, tag="changed", omit_defaults=True):
     """``ids``: those that the operation changed; ``unknown``: those that no job ever had.
 
     ``held``: those that stay dead, since another unfinished job has their key by now; each with that job.
+    ``left``: so many of the last ids that it named were not looked at, since that would have been too much at once;
+    name them in another operation. At least one always is.
     """
 
     ids: list[IdRun]
     unknown: list[int] = []
     held: list[tuple[int, int]] = []
+    left: int = 0
 
 
 class Refused(Struct, tag="refused", omit_defaults=True):

@@ -153,10 +153,10 @@ class Operations:
 
     def _cancel(self, cancel: Cancel, now_ms: int) -> AnswerBody:
         state = self._state
-        places = state.locate(cancel.ids)
+        places = state.locate_first(cancel.ids)
         changed: set[int] = set()
         notices: dict[str, list[int]] = {}
-        for job_id, place in zip(cancel.ids, places, strict=True):
+        for job_id, place in zip(cancel.ids, places, strict=False):
             if place is None or job_id in changed or state.backlog.is_dead(place):
                 continue
             if state.backlog.is_waiting(place):
@@ -175,9 +175,9 @@ class Operations:
                 continue
             changed.add(job_id)
         state.outbox.extend((session, Cancelled(ids)) for session, ids in notices.items())
-        if not changed:
+        if not changed and len(places) == len(cancel.ids):
             self._see_damage(job_id for job_id in cancel.ids if state.finished.get(job_id) is None)
-        return Changed(to_runs(sorted(changed)), self._unknown(cancel.ids))
+        return self._changed(changed, cancel.ids, len(places))
 
     def _see_damage(self, ids: Iterable[int]) -> None:
         """That a job "had ended" is more than anybody knows while its segment is damaged.
@@ -196,7 +196,8 @@ class Operations:
 
     def _requeue(self, requeue: Requeue, now_ms: int) -> AnswerBody:
         state = self._state
-        dead = self._dead(requeue.ids)
+        places = state.locate_first(requeue.ids)
+        dead = self._dead(places)
         for place in dead:
             state.keys.holder(place.job.key)  # known before anything changes
         requeued, held = [], []
@@ -209,25 +210,30 @@ class Operations:
             state.backlog.defer([structs.replace(job.apart(), granted=job.attempts, due_ms=now_ms)], now_ms)
             state.keys.take(job)
             state.counts.move(job.task, "dead", "ready")
-            requeued.append(place)
-        return self._changed(requeued, requeue.ids, held)
+            requeued.append(job.id)
+        return self._changed(requeued, requeue.ids, len(places), held)
 
     def _discard(self, discard: Discard, now_ms: int) -> AnswerBody:
         state = self._state
-        dead = self._dead(discard.ids)
+        places = state.locate_first(discard.ids)
+        dead = self._dead(places)
         for place in dead:
             state.backlog.remove_waiting(place)
             state.counts.move(place.job.task, "dead", "discarded")
             state.finish(place.job, "dead", now_ms=now_ms)
-        return self._changed(dead, discard.ids, [])
+        return self._changed([place.job.id for place in dead], discard.ids, len(places))
 
-    def _dead(self, ids: Iterable[int]) -> list[Place]:
-        """Those of these jobs that are dead."""
-        places = self._state.locate(list(dict.fromkeys(ids)))
-        return [place for place in places if place is not None and self._state.backlog.is_dead(place)]
+    def _dead(self, places: Iterable[Place | None]) -> list[Place]:
+        """Those of these jobs that are dead, each once."""
+        found = {place.job.id: place for place in places if place is not None}
+        return [place for place in found.values() if self._state.backlog.is_dead(place)]
 
-    def _changed(self, places: list[Place], asked: Iterable[int], held: list[tuple[int, int]]) -> Changed:
-        return Changed(to_runs(sorted(place.job.id for place in places)), self._unknown(asked), held)
+    def _changed(
+        self, changed: Iterable[int], asked: list[int], looked_at: int, held: Iterable[tuple[int, int]] = ()
+    ) -> Changed:
+        """The answer of an operation that has looked at so many of the ids that it names."""
+        left = len(asked) - looked_at
+        return Changed(to_runs(sorted(changed)), self._unknown(asked[:looked_at]), [*held], left)
 
     # ------------------------------------------------------------------------------------------------------ look-ups
 

@@ -138,6 +138,10 @@ class QueueState:
         """As `Backlog.locate`, whoever may hold the jobs."""
         return self.backlog.locate(ids, self._is_leased)
 
+    def locate_first(self, ids: Sequence[int]) -> list[Place | None]:
+        """As `locate`, for as many of the first ids as may be looked up together."""
+        return self.backlog.locate(ids, self._is_leased, in_parts=True)
+
     def _is_leased(self, object_: int, slot: int) -> bool:
         return any(lease.runs.find(object_, slot) for lease in self.leases.all())
 

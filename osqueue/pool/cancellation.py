@@ -63,6 +63,14 @@ class Cancellation:
         return [job_id for part in await asyncio.gather(*parts) for job_id in part]
 
     async def _part(self, ids: list[int]) -> list[int]:
+        ended: list[int] = []
+        while ids and (changed := await self._changed(ids)) is not None:
+            ended += from_runs(changed.ids)
+            ids = ids[len(ids) - changed.left :]
+        return ended
+
+    async def _changed(self, ids: list[int]) -> Changed | None:
+        """The answer of one operation; None if it was not done."""
         answer: asyncio.Future[AnswerBody | OsqueueError] = asyncio.get_running_loop().create_future()
 
         def answered(body: AnswerBody | OsqueueError) -> None:
@@ -71,4 +79,4 @@ class Cancellation:
 
         self._connection.submit(Cancel(ids, running=False), answered, expires=False)
         body = await answer
-        return list(from_runs(body.ids)) if isinstance(body, Changed) else []
+        return body if isinstance(body, Changed) else None

@@ -47,6 +47,7 @@ class ModelBroker:
         self.forgotten = 0
         self.applied: list[bytes] = []
         self.requeued: list[int] = []
+        self.requeued_at_once = MAX_IDS
         self.finished: set[int] = set()
         self.watched: set[int] = set()
         self.said_goodbye = False
@@ -123,8 +124,10 @@ class ModelBroker:
                 session.answers[message.number] = Pushed([(first, len(self.applied))])
             case Requeue(ids):
                 assert len(ids) <= MAX_IDS
-                self.requeued += ids
-                session.answers[message.number] = Changed([(one, one) for one in ids])
+                done = ids[: self.requeued_at_once]
+                self.requeued += done
+                changed = Changed([(one, one) for one in done], left=len(ids) - len(done))
+                session.answers[message.number] = changed
             case other:
                 raise AssertionError(f"the model does not know {other}")
 

@@ -232,6 +232,28 @@ def test_again_of_many_ids_goes_on_with_those_that_were_not_asked_for_yet(client
     assert broker.model.requeued == [*range(1, 601)]
 
 
+def test_what_the_broker_left_of_an_operation_is_named_in_the_next_ones(client, broker):
+    broker.model.requeued_at_once = 100
+
+    assert client.requeue(range(1, 601)) == [*range(1, 601)]
+    assert broker.model.requeued == [*range(1, 601)]
+
+
+def test_again_of_a_part_goes_on_with_what_the_broker_left_of_it(client, broker, monkeypatch):
+    client.push(b"1")
+    broker.model.requeued_at_once = 100
+    monkeypatch.setattr(operations, "PATIENCE_MS", 200)
+    broker.answering.clear()
+
+    with pytest.raises(Unavailable) as caught:
+        client.requeue(range(1, 301))
+    broker.answering.set()
+    broker.drop()
+
+    assert caught.value.again() == [*range(1, 301)]
+    assert broker.model.requeued == [*range(1, 301)], "each once"
+
+
 def test_a_forgotten_session_is_renewed_unseen(client, broker):
     client.push(b"1")
     broker.model.forget()

@@ -116,3 +116,16 @@ def test_a_private_queue_whose_dead_jobs_were_discarded_is_removed(warnings: pyt
 
     assert messages(warnings) == []
     assert not path.exists()
+
+
+def test_all_futures_are_cancelled_though_their_jobs_are_too_large_to_be_looked_at_together(tmp_path: Path) -> None:
+    large = "x" * 4_000_000
+    pool = LocalPool(handlers.anything, workers=1, path=tmp_path / "queue")
+    pool.pause()
+    futures = [pool.submit(large) for _ in range(8)]
+    wait_for(lambda: pool.stats().ready == len(futures))
+    pool.shutdown(cancel_futures=True)
+
+    assert all(future.cancelled() for future in futures)
+    with Broker.open(tmp_path / "queue") as broker:
+        assert broker.stats().cancelled == len(futures)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from osqueue.core import commit, keys, sealing, segment
+from osqueue.core import commit, keys, locator, sealing, segment
 
 TIGHT = {
     (commit, "TAIL_BYTES"): 600,
@@ -13,6 +13,7 @@ TIGHT = {
     (commit, "INLINE_BYTES"): 1000,
     (keys, "INLINE_KEYS"): 2,
     (segment, "CACHE_BYTES"): 4000,
+    (locator, "TOGETHER_BYTES"): 2000,
     (sealing, "HOLES_BYTES"): 60,
     (sealing, "_MERGED_AT_ONCE"): 3,
 }

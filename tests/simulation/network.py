@@ -162,18 +162,23 @@ class Network:
         self.told[record.id] = 1
 
     def change(self, jobs: int) -> None:
-        """Cancel, requeue or discard any jobs, in parts."""
+        """Cancel, requeue or discard any jobs, in parts; what is left of one is said in another."""
         kind: type[Cancel | Requeue | Discard] = self.random.choice([Cancel, Cancel, Requeue, Discard])
         ids = self.random.sample(self.pushed, min(len(self.pushed), jobs))
         peer = self.client()
 
-        def changed(body: AnswerBody) -> None:
-            assert isinstance(body, Changed)
-            if kind is Cancel:
-                self.cancelled.update(from_runs(body.ids))
+        def say(part: list[int]) -> None:
+            def changed(body: AnswerBody) -> None:
+                assert isinstance(body, Changed)
+                if kind is Cancel:
+                    self.cancelled.update(from_runs(body.ids))
+                if body.left:
+                    say(part[-body.left :])
+
+            self.operate(peer, kind(part), changed)
 
         for at in range(0, len(ids), 200):
-            self.operate(peer, kind(ids[at : at + 200]), changed)
+            say(ids[at : at + 200])
 
     # --------------------------------------------------------------------------------------------- what happens to them
 
