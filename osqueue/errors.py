@@ -16,12 +16,17 @@ from __future__ import annotations
 
 import concurrent.futures
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 
 class OsqueueError(Exception):
-    """Whatever osqueue raises for a reason of its own; wrong arguments are ``ValueError`` or ``TypeError``."""
+    """Whatever osqueue raises for a reason of its own; wrong arguments are ``ValueError`` or ``TypeError``.
+
+    ``changed`` are the jobs that a requeue, discard or cancel of many had changed before the error.
+    """
+
+    changed: Sequence[int] = ()
 
     def __reduce__(self) -> tuple[Any, ...]:
         return (_rebuild, (type(self), self.args, dict(self.__dict__)))

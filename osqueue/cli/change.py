@@ -18,7 +18,7 @@ from osqueue.cli.output import jobs_and, print_json
 from osqueue.cli.target import open_queue
 from osqueue.client import Client
 from osqueue.core.messages import MAX_IDS, JobRecord
-from osqueue.errors import Corrupt, JobNotFound, Unavailable
+from osqueue.errors import Corrupt, JobNotFound, QueueFull, Unavailable
 
 _NAMED_IDS = 10
 
@@ -132,8 +132,8 @@ def _in_parts(queue: Client, ids: Iterator[int], done: str, change: Change) -> I
             these = change(queue, part)
         except JobNotFound:
             continue  # none of them is known, which is told in the end
-        except Unavailable as error:
-            error.args = (f"{error}; {jobs_and(changed)} {done} before it",)
+        except (QueueFull, Unavailable) as error:
+            error.args = (f"{error}; {jobs_and(changed + len(error.changed))} {done} before it",)
             raise
         changed += len(these)
         yield from these

@@ -11,7 +11,7 @@ from msgspec import structs
 from osqueue.client.face import Face, itself
 from osqueue.client.runs import from_runs
 from osqueue.core.messages import MAX_IDS, Cancel, Changed, Discard, Requeue
-from osqueue.errors import JobNotFound, Rejected, Unavailable
+from osqueue.errors import JobNotFound, OsqueueError, Rejected, Unavailable
 
 R = TypeVar("R")
 Change = Cancel | Requeue | Discard
@@ -46,6 +46,7 @@ class Changes(Generic[R]):
         Raises:
             JobNotFound: none of the ids is a job's.
             Rejected: nothing changed, since other jobs have the keys of these.
+            QueueFull: no more can be requeued now, since too many lanes have waiting jobs.
             Unavailable: unknown what happened to one part; ``again()`` finds out, and goes on with the rest.
         """
         while self._at is not None:
@@ -54,8 +55,9 @@ class Changes(Generic[R]):
             begun = None
             try:
                 answer = say()
-            except Unavailable as error:
-                if error._again is not None:
+            except OsqueueError as error:
+                error.changed = [*self._changed]
+                if isinstance(error, Unavailable) and error._again is not None:
                     error._again = partial(self.result, error._again)
                 raise
             self._note(answer)

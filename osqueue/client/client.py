@@ -318,6 +318,8 @@ class Client:
         Raises:
             JobNotFound: none of the ids is a job's.
             Rejected: none could be requeued, since other unfinished jobs have their keys by now.
+            QueueFull: jobs of too many pairs of priority and task would wait; the first ones, ``changed`` of the error,
+                do. Requeue the rest when some have begun.
         """
         return Changes(self._face, Requeue(id_list(ids)), itself).result()
 

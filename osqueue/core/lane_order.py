@@ -17,6 +17,7 @@ from osqueue.core.runs import Runs
 from osqueue.core.segment import Segment
 
 MAX_LANES = 256
+TOO_MANY = f"too many lanes (pairs of priority and task) have waiting jobs limit={MAX_LANES}"
 
 
 class LaneOrder:
@@ -53,11 +54,13 @@ class LaneOrder:
         return self.at((-jobs.priority, jobs.task))
 
     def can_add(self, keys: set[LaneKey]) -> bool:
-        """Whether jobs of these lanes may wait: at most `MAX_LANES` have waiting jobs."""
-        if keys <= self._lanes.keys() or len(keys | self._lanes.keys()) <= MAX_LANES:
-            return True
-        self._drop_empty()
-        return len(keys | self._lanes.keys()) <= MAX_LANES
+        """Whether jobs of these lanes may wait: at most `MAX_LANES` have waiting jobs, but for what is tried again."""
+        if self._count_with(keys) > MAX_LANES:
+            self._drop_empty()
+        return keys <= self._lanes.keys() or self._count_with(keys) <= MAX_LANES
+
+    def _count_with(self, keys: set[LaneKey]) -> int:
+        return len(self._lanes) + len(keys - self._lanes.keys())
 
     def _drop_empty(self) -> None:
         for key in [key for key, lane in self._lanes.items() if lane.empty]:

@@ -11,7 +11,8 @@ from typing import assert_never
 
 from msgspec import structs
 
-from osqueue.core import codec, policy
+from osqueue.core import codec, lane_order, policy
+from osqueue.core.lanes import LaneKey
 from osqueue.core.locator import Place
 from osqueue.core.messages import (
     MAX_DELAY_S,
@@ -196,10 +197,10 @@ class Operations:
 
     def _requeue(self, requeue: Requeue, now_ms: int) -> AnswerBody:
         state = self._state
-        places = state.locate_first(requeue.ids)
+        places = self._with_lanes(state.locate_first(requeue.ids))
+        if requeue.ids and not places:
+            return Refused("queue_full", lane_order.TOO_MANY)
         dead = self._dead(places)
-        for place in dead:
-            state.keys.holder(place.job.key)  # known before anything changes
         requeued, held = [], []
         for place in dead:
             job = place.job
@@ -212,6 +213,22 @@ class Operations:
             state.counts.move(job.task, "dead", "ready")
             requeued.append(job.id)
         return self._changed(requeued, requeue.ids, len(places), held)
+
+    def _with_lanes(self, places: list[Place | None]) -> list[Place | None]:
+        """The first of these jobs, as many as may wait if they are dead: there must be room for their lanes.
+
+        Raises:
+            NeedsObjectsError, Corrupt: who has a key is to be known before anything changes.
+        """
+        state = self._state
+        free = [place for place in self._dead(places) if state.keys.holder(place.job.key) is None]
+        lanes: set[LaneKey] = set()
+        for place in free:
+            lane = (-place.job.priority, place.job.task)
+            if lane not in lanes and not state.backlog.lanes.can_add(lanes | {lane}):
+                return places[: places.index(place)]
+            lanes.add(lane)
+        return places
 
     def _discard(self, discard: Discard, now_ms: int) -> AnswerBody:
         state = self._state

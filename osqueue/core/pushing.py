@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from msgspec import UNSET, Raw, structs
 
-from osqueue.core import codec, policy
+from osqueue.core import codec, lane_order, policy
 from osqueue.core.keys import MAX_KEY_BYTES, MAX_KEYS
 from osqueue.core.messages import MAX_DELAY_S, AnswerBody, Push, Pushed, Refused
 from osqueue.core.model import Job
@@ -110,7 +110,7 @@ class Pushing:
             why = "jobs of too many tasks are unfinished or dead; use fewer task names, or wait"
             return Refused("queue_full", f"{why} limit=4 KiB of counts by task")
         if not state.backlog.lanes.can_add({(-push.priority, push.task) for push in pushes}):
-            return Refused("queue_full", "too many lanes (pairs of priority and task) have waiting jobs limit=256")
+            return Refused("queue_full", lane_order.TOO_MANY)
         keys = {push.key for push in pushes if push.key}
         if keys and not state.keys.have_room(len(keys)):
             return Refused("queue_full", f"too many unfinished jobs have keys; wait until some end limit={MAX_KEYS}")

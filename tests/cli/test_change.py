@@ -186,3 +186,24 @@ def test_discarded_jobs_are_counted_so_that_all_states_add_up(jobs: Path) -> Non
     assert (status["discarded"], status["dead"], status["pushed"]) == (1, 0, 3)
     assert sum(status[name] for name in ("ready", "delayed", "running", "succeeded", "cancelled", "discarded")) == 3
     assert "discarded  1" in succeed("status", "jobs", cwd=jobs)
+
+
+@pytest.mark.parametrize("by_id", [False, True])
+def test_where_no_more_lanes_may_be_there_it_is_said_how_many_were_requeued_before(
+    tmp_path: Path, *, by_id: bool
+) -> None:
+    with Broker.open(tmp_path / "jobs", max_attempts=1) as broker:
+        broker.push_many([b"1", b"2"], priority=-1)
+        for priorities in (range(200), range(200, 400)):
+            for priority in priorities:
+                broker.push(b"1", priority=priority)
+            for job in broker.claim_many(200):
+                broker.fail(job, "why")
+
+    named = range(3, 403) if by_id else ["--state", "dead"]
+    ended = osqueue("requeue", "jobs", *named, cwd=tmp_path)
+
+    assert (ended.returncode, ended.stdout) == (4, "")
+    assert "too many lanes (pairs of priority and task) have waiting jobs limit=256" in ended.stderr
+    assert "; 255 jobs requeued before it\n" in ended.stderr
+    assert document("status", "jobs", cwd=tmp_path)["dead"] == 400 - 255

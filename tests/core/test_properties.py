@@ -10,14 +10,18 @@ import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from msgspec import structs
 
-from osqueue.core import codec, keys, listing
+from osqueue.client.runs import from_runs
+from osqueue.core import codec, keys, lane_order, listing, locator
 from osqueue.core.locator import Place
 from osqueue.core.machine import QueueMachine
 from osqueue.core.messages import (
     MAX_IDS,
     Ask,
+    Cancel,
     Cancelled,
+    Discard,
     Granted,
     Handout,
     Holder,
@@ -25,7 +29,10 @@ from osqueue.core.messages import (
     ListJobs,
     Outcome,
     Push,
+    Pushed,
+    Refused,
     Reply,
+    Requeue,
 )
 from osqueue.core.model import INLINE
 from osqueue.core.objects import segment_key
@@ -45,6 +52,9 @@ DELAYS_S = [0, 0, 0, 2, 20, 300, 3000, 20_000, 200_000, 2_000_000]
 LOCAL = Holder("boot", "namespace", 1, 1)
 """Workers are local supervisors, whose leases have no term."""
 
+MANY_LANES = 60
+FEW_LANES = 4
+priorities = st.one_of(st.integers(-1, 1), st.integers(-1000, 1000))
 sizes = st.sampled_from([1, 10, 100, 2000, 30_000])
 
 
@@ -53,9 +63,13 @@ class AnySequence(RuleBasedStateMachine):
 
     max_queued: int | None = None
 
-    @initialize(inline_keys=st.sampled_from([2, keys.INLINE_KEYS]), lag_ms=st.sampled_from([0, 300, 2000]))
-    def open(self, inline_keys: int, lag_ms: int) -> None:
+    @initialize(inline_keys=st.sampled_from([2, keys.INLINE_KEYS]), lag_ms=st.sampled_from([0, 300, 2000]),
+                max_lanes=st.sampled_from([FEW_LANES, 40, lane_order.MAX_LANES]),
+                together_bytes=st.sampled_from([3000, locator.TOGETHER_BYTES]))  # fmt: skip
+    def open(self, inline_keys: int, lag_ms: int, max_lanes: int, together_bytes: int) -> None:
         self.patches = pytest.MonkeyPatch()
+        self.patches.setattr(lane_order, "MAX_LANES", max_lanes)
+        self.patches.setattr(locator, "TOGETHER_BYTES", together_bytes)
         self.patches.setattr(keys, "INLINE_KEYS", inline_keys)
         self.patches.setattr(listing, "_READ_AT_ONCE", 1)
         self.queue = Queue(max_attempts=2, retry_backoff_s=1.0, max_queued=self.max_queued)
@@ -78,16 +92,49 @@ class AnySequence(RuleBasedStateMachine):
     # ------------------------------------------------------------------------------------------------ what may happen
 
     @rule(count=st.sampled_from([1, 3, 40, 700]), size=sizes, task=st.sampled_from(TASKS),
-          priority=st.integers(-1, 1), delay=st.sampled_from(DELAYS_S))  # fmt: skip
+          priority=priorities, delay=st.sampled_from(DELAYS_S))  # fmt: skip
     def push(self, count: int, size: int, task: str, priority: int, delay: float) -> None:
         count = min(count, max(1, 200_000 // size))
         room = count if self.max_queued is None else max(0, self.max_queued - self._waiting())
-        ids = self.publisher.push(
-            *[b'"%b"' % (b"x" * size)] * count, task=task, priority=priority, delay_s=delay, fitting=True
-        )
+        payloads = [b'"%b"' % (b"x" * size)] * count
+        ids = self._push(Push(payloads, task=task, priority=priority, delay_s=delay, fitting=True))
+        if ids is None:
+            return
         assert len(ids) == min(count, room), "as many as fit, and no more"
         assert not self.accepted & set(ids)
         self.accepted |= set(ids)
+
+    def _push(self, push: Push) -> list[int] | None:
+        """The ids; None if there are as many lanes as there may be, and none of them is the push's."""
+        answer = self.publisher.say(push)
+        if isinstance(answer, Pushed):
+            return list(from_runs(answer.ids))
+        assert answer == Refused("queue_full", lane_order.TOO_MANY)
+        lanes = self._lanes()
+        assert len(lanes) >= lane_order.MAX_LANES
+        assert (-push.priority, push.task) not in lanes
+        return None
+
+    def _lanes(self) -> set[tuple[int, str]]:
+        """Those in which something waits."""
+        return {lane.key for lane in self.queue.machine.state.backlog.lanes if not lane.empty}
+
+    @rule(first=st.integers(-1000, 1000 - MANY_LANES), task=st.sampled_from(TASKS), delay=st.sampled_from([0, 0, 20]))
+    def push_into_many_lanes(self, first: int, task: str, delay: float) -> None:
+        for priority in range(first, first + MANY_LANES):
+            self.push(1, 10, task, priority, delay)
+
+    @rule(first=st.integers(-1000, 1000 - MANY_LANES), who=st.integers(0, 1), requeue=st.booleans())
+    def die_in_many_lanes(self, first: int, who: int, requeue: bool) -> None:
+        """More of them than may wait: those before have left their lanes."""
+        for at in range(first, first + MANY_LANES, FEW_LANES):
+            for priority in range(at, at + FEW_LANES):
+                self.push(1, 10, "default", priority, 0)
+            self._collect()
+            self.claim(who, FEW_LANES, TASKS)
+            self.fail_everything(who, "dead", 1)
+        if requeue:
+            self.tend_the_dead(requeue)
 
     @rule(delay=st.sampled_from(DELAYS_S), size=st.sampled_from([10, 300]))
     def trickle(self, delay: float, size: int) -> None:
@@ -171,9 +218,7 @@ class AnySequence(RuleBasedStateMachine):
         if not self.accepted:
             return
         first = data.draw(st.integers(1, max(self.accepted)))
-        ids = list(range(first, first + 2 * count, 2))
-        answer = self.publisher.cancel(*ids, running=running)
-        changed = {job_id for a, b in answer.ids for job_id in range(a, b + 1)}
+        changed = self._change(Cancel(list(range(first, first + 2 * count, 2)), running))
         assert not changed & set(self.final)
         self.final.update(dict.fromkeys(changed, "cancelled"))
         self._collect()
@@ -182,13 +227,33 @@ class AnySequence(RuleBasedStateMachine):
     def tend_the_dead(self, requeue: bool) -> None:
         ids = [job.id for job in self.publisher.list("dead")][::2][:MAX_IDS]
         if not requeue:
-            self.publisher.discard(*ids)
+            assert self._change(Discard(ids)) == set(ids)
             self.final.update(dict.fromkeys(ids, "dead"))
             return
-        for job_id, holder in self.publisher.requeue(*ids).held:
-            assert self._is_unfinished(holder)
-            assert self.publisher.get(job_id).key == self.publisher.get(holder).key
+        before = len(self._lanes())
+        self._change(Requeue(ids))
+        assert len(self._lanes()) <= max(before, lane_order.MAX_LANES)
         self.keyed.update({job.key: job.id for job in map(self.publisher.get, ids) if job.key and job.state != "dead"})
+
+    def _change(self, operation: Cancel | Requeue | Discard) -> set[int]:
+        """Do it in as many parts as it takes, or as there is room for; the ids that were changed."""
+        changed: set[int] = set()
+        ids = operation.ids
+        while ids:
+            part = ids[:MAX_IDS]
+            answer = self.publisher.say(structs.replace(operation, ids=part))
+            if isinstance(answer, Refused):
+                assert isinstance(operation, Requeue)
+                assert answer == Refused("queue_full", lane_order.TOO_MANY)
+                assert len(self._lanes()) >= lane_order.MAX_LANES
+                break
+            assert answer.left < len(part), "it goes on"
+            changed.update(from_runs(answer.ids))
+            for job_id, holder in answer.held:
+                assert self._is_unfinished(holder)
+                assert self.publisher.get(job_id).key == self.publisher.get(holder).key
+            ids = ids[len(part) - answer.left :]
+        return changed
 
     @rule(state=st.sampled_from([None, "delayed", "dead"]), limit=st.sampled_from([7, 100, 1000]))
     def list_on(self, state: Any, limit: int) -> None:
@@ -221,7 +286,8 @@ class AnySequence(RuleBasedStateMachine):
     def say_again(self) -> None:
         self._let_no_time_pass()
         first = self.publisher.say(Push([b"1"], fitting=True))
-        self.accepted |= {job_id for run in first.ids for job_id in run}
+        if isinstance(first, Pushed):
+            self.accepted |= set(from_runs(first.ids))
         before = self.queue.root_values(without_sections=BACKGROUND)
         again = Push([b"1"], fitting=True)
         assert self.publisher.say(again, number=self.publisher.number, acked=0) == first
@@ -281,7 +347,10 @@ class AnySequence(RuleBasedStateMachine):
             holder = self.keyed.get(one)
             if holder is not None and not self._is_unfinished(holder):
                 holder = None
-            ids = self.publisher.push(b"1", key=one, delay_s=delay, fitting=True)
+            ids = self._push(Push([b"1"], key=one, delay_s=delay, fitting=True))
+            if ids is None:
+                assert holder is None
+                continue
             if not ids:
                 assert holder is None
                 assert self._waiting() >= (self.max_queued or 0)

@@ -31,6 +31,23 @@ def test_jobs_of_300_priorities_are_refused_by_name_at_the_limit_and_go_on_as_th
         assert broker.claim() is None
 
 
+def test_dead_jobs_of_300_priorities_are_requeued_up_to_the_limit_and_the_error_says_which(tmp_path: Path) -> None:
+    with Broker.open(tmp_path / "queue", max_attempts=1) as broker:
+        for priorities in (range(150), range(150, 300)):
+            for priority in priorities:
+                broker.push(b"1", priority=priority)
+            for job in broker.claim_many(len(priorities)):
+                broker.fail(job, "why")
+        ids = list(range(1, 301))
+
+        with pytest.raises(QueueFull, match=r"too many lanes \(pairs of priority and task\).* limit=256") as caught:
+            broker.requeue(ids)
+
+        assert caught.value.changed == ids[:LANES]
+        broker.claim_many(LANES)
+        assert broker.requeue(ids) == ids[LANES:]
+
+
 def test_jobs_of_many_tasks_and_priorities_run_through_a_pool_that_waits_for_room(tmp_path: Path) -> None:
     tasks = {f"task-{number}": handlers.double for number in range(20)}
     with LocalPool(tasks, workers=1, path=tmp_path / "queue") as pool:
