@@ -8,7 +8,9 @@ Rules:
 * It is raised once for each attempt, and only while the handler is on the stack: the attempt is judged outside.
 * A signal may come just before a system call and not wake it, or at a bad moment: so it is sent again.
 * A coroutine is interrupted in its own code alone: the event loop's would lose track of its tasks.
-* Nor is the outbox: half a frame would end the worker.
+* Some code is never interrupted: the outbox, where half a frame would end the worker; `logging`, which prints whatever
+  is raised in it and goes on, and may keep a lock; finalizers, whose exceptions Python itself swallows. What such code
+  returns to is traced meanwhile, and interrupted at its next line.
 
 The signal is one that programs do not use; ``SIGALRM`` and its like are left to the handlers.
 """
@@ -18,16 +20,16 @@ from __future__ import annotations
 import asyncio
 import inspect
 import signal
+import sys
 import threading
 import time
 from collections.abc import Callable, Coroutine, Generator
 from types import FrameType
-from typing import Any
+from typing import Any, Never
 
 from osqueue import clock
 from osqueue.errors import SoftTimeout
 from osqueue.worker.coroutine import Coroutines
-from osqueue.worker.outbox import Outbox
 from osqueue.worker.reader import leave_signals_to_main_thread
 
 _REAL_TIME: int | None = getattr(signal, "SIGRTMAX", None)
@@ -37,6 +39,8 @@ SIGNAL: int = signal.SIGURG if _REAL_TIME is None else _REAL_TIME - 1
 _NS_PER_S = 1_000_000_000
 _AGAIN_S = 0.05
 _LONGEST_AGAIN_S = 1.0
+_UNTOUCHED = frozenset(["osqueue.worker.outbox", "logging", "logging.handlers", "weakref", "_weakrefset"])
+"""Modules that are not interrupted, nor what they call; the last two are those of weak references' callbacks."""
 
 
 class _Attempt:
@@ -138,16 +142,44 @@ class SoftTimeouts:
 
     def _interrupt(self, signum: int, frame: FrameType | None) -> None:
         attempt = self._attempt
-        if attempt is None or not attempt.due or _below(frame, _is_outbox):
+        if attempt is None or not attempt.due:
             return
+        caller = _caller_of_untouched(frame)
         steps = attempt.steps
-        if steps is not None and not _runs_handler(frame):
+        if steps is not None and not _runs_handler(caller or frame):
             self._coroutines.loop().call_soon_threadsafe(self._ask, attempt, steps)
-            return
+        elif caller is None:
+            self._raise(attempt)
+        elif sys.gettrace() in (None, self._trace):  # a debugger's is left alone: the timer asks again
+            caller.f_trace = self._trace
+            sys.settrace(self._trace)
+
+    def _raise(self, attempt: _Attempt) -> Never:
         self.interrupted()
-        if steps is not None:
-            steps.interrupted = True
+        if attempt.steps is not None:
+            attempt.steps.interrupted = True
         raise self.error()
+
+    def _trace(self, frame: FrameType, event: str, _: Any) -> Callable[..., Any] | None:
+        """Called at each line of the frames that are to be interrupted when they go on, and as they end."""
+        attempt = self._attempt
+        if attempt is None or not attempt.due:
+            sys.settrace(None)
+            return None
+        if event == "call":
+            return None
+        if event == "line":
+            sys.settrace(None)
+            self._raise(attempt)
+        if event == "return":
+            self._trace_caller(frame.f_back)
+        return self._trace
+
+    def _trace_caller(self, frame: FrameType | None) -> None:
+        if frame is None or _is_own_or_asyncio(frame):
+            sys.settrace(None)  # the handler's code has ended or waits
+        else:
+            frame.f_trace = self._trace
 
     def _ask(self, attempt: _Attempt, steps: _Steps) -> None:
         if attempt is self._attempt:
@@ -205,35 +237,32 @@ class _Steps(Coroutine[Any, Any, Any]):
 
 _STEPS = frozenset(step.__code__ for step in (_Steps.send, _Steps.throw, _Steps.close, _Steps._throw_timeout))
 _OWN_FILE = _Steps.send.__code__.co_filename
-_OUTBOX_FILE = Outbox.say.__code__.co_filename
 
 
 def _runs_handler(frame: FrameType | None) -> bool:
     """Whether this is the code of a coroutine that takes a step now: neither ours nor the event loop's."""
-    if frame is None or frame.f_code.co_filename == _OWN_FILE or _is_asyncio(frame):
+    if frame is None or _is_own_or_asyncio(frame):
         return False
-    return _below(frame, _is_step)
-
-
-def _below(frame: FrameType | None, is_it: Callable[[FrameType], bool]) -> bool:
-    """Whether this frame, or one that called it, is such a frame."""
     while frame is not None:
-        if is_it(frame):
+        if frame.f_code in _STEPS:
             return True
         frame = frame.f_back
     return False
 
 
-def _is_step(frame: FrameType) -> bool:
-    return frame.f_code in _STEPS
+def _caller_of_untouched(frame: FrameType | None) -> FrameType | None:
+    """The frame that called what must not be interrupted; None if this is no such code, nor called by it."""
+    caller = None
+    while frame is not None:
+        if frame.f_code.co_name == "__del__" or frame.f_globals.get("__name__") in _UNTOUCHED:
+            caller = frame.f_back
+        frame = frame.f_back
+    return caller
 
 
-def _is_outbox(frame: FrameType) -> bool:
-    return frame.f_code.co_filename == _OUTBOX_FILE
-
-
-def _is_asyncio(frame: FrameType) -> bool:
-    return str(frame.f_globals.get("__name__")).startswith("asyncio.")
+def _is_own_or_asyncio(frame: FrameType) -> bool:
+    module = str(frame.f_globals.get("__name__"))
+    return frame.f_code.co_filename == _OWN_FILE or module.startswith("asyncio.")
 
 
 def _first_of(error: BaseException) -> BaseException:

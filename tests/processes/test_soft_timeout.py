@@ -86,6 +86,29 @@ async def test_it_is_not_raised_in_the_event_loops_own_code_and_comes_once_after
         assert await yard.run(2 * S) == ["the coroutine"]
 
 
+@pytest.mark.parametrize("name", ["log_slowly", "end_slowly", "call_back_slowly"])
+@pytest.mark.parametrize("handler", [timed_handlers.go_on_after, timed_handlers.go_on_after_async])
+@in_loop
+async def test_code_that_would_swallow_it_is_left_alone_and_its_caller_interrupted_next(tmp_path, handler, name):
+    tasks = {"long": handler, "traced": timed_handlers.traced}
+    async with Yard(tasks, tmp_path, workers=1, soft_timeout_s=S) as yard:
+        [outcome] = await yard.outcomes(*yard.push(name, task="long"))
+        traced = await yard.run(None, task="traced")
+
+    assert (outcome.verdict, outcome.error.error_type) == ("failed", "SoftTimeout")
+    assert outcome.error.traceback.splitlines()[2].startswith("    spun_until(")
+    assert outcome.finished_ms - outcome.started_ms < 1000
+    assert traced == [False]
+
+
+@in_loop
+async def test_a_handler_that_returns_from_such_code_has_ended_in_time(tmp_path):
+    tasks = {"long": timed_handlers.log_and_return, "traced": timed_handlers.traced}
+    async with Yard(tasks, tmp_path, workers=1, soft_timeout_s=S) as yard:
+        assert await yard.run(None, task="long") == [None]
+        assert await yard.run(None, task="traced") == [False]
+
+
 @in_loop
 async def test_uncaught_it_is_retried_like_any_exception(tmp_path):
     async with Yard(timed_handlers.sleep, tmp_path, workers=1, max_attempts=3, soft_timeout_s=S) as yard:
@@ -160,7 +183,7 @@ async def test_a_handlers_own_alarm_goes_on_beside_it(tmp_path):
 @in_loop
 async def test_a_message_to_the_supervisor_is_never_cut_in_two(tmp_path):
     async with Yard(timed_handlers.say_much, tmp_path, workers=1, soft_timeout_s=0.5) as yard:
-        assert await yard.run(1.5) == [[True, True]]
+        assert await yard.run(1.5) == [True]
 
 
 @in_loop

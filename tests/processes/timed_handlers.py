@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import signal
 import socket
+import sys
 import threading
 import time
+import weakref
 
 import msgspec
 
@@ -234,6 +237,63 @@ def remaining(payload):
     return current_job().time_remaining
 
 
+class Slow(logging.Handler):
+    """Takes half a second for each record."""
+
+    def emit(self, record):
+        try:
+            spun_until(time.monotonic() + 0.5)
+        except Exception:  # noqa: BLE001  as every handler of the standard library does
+            self.handleError(record)
+
+
+_log = logging.getLogger("tests.slow")
+_log.addHandler(Slow())
+
+
+class Finalized:
+    """Its end takes half a second."""
+
+    def __del__(self):
+        spun_until(time.monotonic() + 0.5)
+
+
+def log_slowly(payload):
+    _log.error("a record")
+
+
+def end_slowly(payload):
+    Finalized()
+
+
+def call_back_slowly(payload):
+    watched = Slow()
+    weakref.finalize(watched, lambda: spun_until(time.monotonic() + 0.5))
+    del watched
+
+
+def go_on_after(name):
+    """Have the soft timeout come in code that would swallow it, and spin afterwards."""
+    globals()[name](None)
+    spun_until(time.monotonic() + 1)
+    return "ran to its end"
+
+
+async def go_on_after_async(name):
+    globals()[name](None)
+    spun_until(time.monotonic() + 1)
+    return "ran to its end"
+
+
+def log_and_return(payload):
+    """Nothing is left to be interrupted when the record is written."""
+    _log.error("a record")
+
+
+def traced(payload):
+    return sys.gettrace() is not None
+
+
 def say_much(seconds):
     """Write one message to a peer that begins to read long after the soft timeout, and then spin."""
     ours, theirs = socket.socketpair()
@@ -246,11 +306,9 @@ def say_much(seconds):
 
     reader = threading.Thread(target=read)
     reader.start()
-    said = False
     try:
         Outbox(ours).say(GivenBack(1, whole))
-        said = True
         spin(seconds)
     except SoftTimeout:
         reader.join()
-        return [said, arrived == [GivenBack(1, whole)]]
+        return arrived == [GivenBack(1, whole)]
