@@ -1,7 +1,8 @@
 """Payloads and results: a value, and its bytes; as JSON of a declared type, or as a program's own codec has it.
 
 Rules:
-* A codec is the program's code: whatever it raises, and whatever it returns that is no bytes, is `InvalidPayload`.
+* A codec is the program's code: whatever it raises, and whatever it returns that is no bytes, is `InvalidPayload`;
+  but for a `SoftTimeout`, which is its handler's.
 * What cannot be said in JSON is refused, never altered: msgspec would write NaN and infinity as ``null``.
 * A payload is checked where it is pushed by reading it as the worker will read it.
 * Without a declared type any JSON value will do; tuples and sets come back as lists, bytes as base64 text.
@@ -14,7 +15,7 @@ from typing import Any, Generic, Protocol, TypeVar
 
 import msgspec
 
-from osqueue.errors import InvalidPayload
+from osqueue.errors import InvalidPayload, SoftTimeout
 
 V = TypeVar("V")
 V_co = TypeVar("V_co", covariant=True)
@@ -67,6 +68,8 @@ class CodecValues(Generic[V]):
         """
         try:
             data: object = self._codec.encode(value)
+        except SoftTimeout:
+            raise
         except Exception as error:
             raise InvalidPayload(f"the codec cannot encode the {self._noun}: {told(error)}") from error
         if not isinstance(data, bytes):
@@ -85,6 +88,8 @@ class CodecValues(Generic[V]):
         """
         try:
             value: V = self._codec.decode(data)
+        except SoftTimeout:
+            raise
         except Exception as error:
             raise InvalidPayload(f"the codec cannot decode the {self._noun}: {told(error)}") from error
         return value
@@ -129,6 +134,8 @@ class JsonValues(Generic[V]):
         except UnicodeEncodeError as error:
             message = f"the {self._noun} holds a lone surrogate, which is no text: decode it properly first"
             raise InvalidPayload(message) from error
+        except SoftTimeout:
+            raise
         except Exception as error:
             # Encoding runs the properties of the caller's own classes, which may raise anything.
             raise InvalidPayload(self._unencodable(value, error)) from error

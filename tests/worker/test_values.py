@@ -14,8 +14,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from osqueue.errors import InvalidPayload
-from osqueue.values import JsonValues
+from osqueue.errors import InvalidPayload, SoftTimeout
+from osqueue.values import CodecValues, JsonValues
 
 ANY = JsonValues(Any, "payload")
 
@@ -154,3 +154,30 @@ def test_a_refusal_by_the_types_own_check_is_an_invalid_payload():
 def test_bytes_that_are_no_json_are_refused(data):
     with pytest.raises(InvalidPayload):
         ANY.decode(data)
+
+
+def late(*_):
+    raise SoftTimeout("the job ran longer than its soft timeout")
+
+
+class SlowCodec:
+    """Still on its way when its handler's soft timeout comes."""
+
+    encode = decode = late
+
+
+class SlowZone(dt.tzinfo):
+    utcoffset = late
+
+
+@pytest.mark.parametrize(
+    "cross",
+    [
+        lambda: CodecValues(SlowCodec(), "payload").encode(None),
+        lambda: CodecValues(SlowCodec(), "payload").decode(b""),
+        lambda: ANY.encode(dt.datetime(2024, 1, 2, tzinfo=SlowZone())),
+    ],
+)
+def test_a_soft_timeout_while_a_value_crosses_is_the_handlers(cross):
+    with pytest.raises(SoftTimeout):
+        cross()
