@@ -31,9 +31,10 @@ from osqueue.broker.writer import WorkThread
 from osqueue.core.commit import Commit
 from osqueue.core.messages import Hello, Prune, Refused, Reply, ToBroker, refused_as_corrupt
 from osqueue.errors import AccessDenied, Corrupt
+from osqueue.reactor import close_after_fork
 from osqueue.storage import NotFound, ReadFailed, Storage, has_room
 from osqueue.transport.frames import FrameProtocol
-from osqueue.transport.unix import SOCKET_NAME, check_peer, remove_unix, serve_unix
+from osqueue.transport.unix import SOCKET_NAME, Accepted, check_peer, remove_unix, serve_unix
 
 _log = logging.getLogger("osqueue")
 _decoder = msgspec.msgpack.Decoder(ToBroker)
@@ -79,6 +80,7 @@ class BrokerServer:
         self._reader = WorkThread(loop, "osqueue-read")
         self._numbers = itertools.count(1)
         self._protocols: dict[int, FrameProtocol[ToBroker]] = {}
+        self._accepted: dict[int, Accepted] = {}
         self._sweep = Sweep(storage, self._commits, self._reader, directory)
         self._holders = Holders(
             loop,
@@ -124,12 +126,21 @@ class BrokerServer:
             _decoder,
             on_message=lambda message: self._received(number, message),
             on_lost=lambda reason: self._lost(number, reason),
-            on_made=_check_peer,
+            on_made=lambda protocol: self._made(number, protocol),
             on_writable=self._schedule_turn,
         )
         self._protocols[number] = protocol
         self._commits.connected(number)
         return protocol
+
+    def _made(self, number: int, protocol: FrameProtocol[ToBroker]) -> None:
+        sock = protocol.transport.get_extra_info("socket")
+        accepted = self._accepted[number] = Accepted(sock)
+        close_after_fork(accepted)
+        try:
+            check_peer(sock)
+        except AccessDenied as error:
+            protocol.abort(error)  # the socket's own mode is the first line
 
     def _received(self, number: int, message: ToBroker) -> None:
         if isinstance(message, Hello) and message.holder is not None and not self._holders.watch(message.holder):
@@ -142,6 +153,7 @@ class BrokerServer:
         if reason is not None:
             _log.debug("connection lost connection=%d reason=%s", number, reason)
         self._protocols.pop(number, None)
+        self._accepted.pop(number, None)
         self._commits.disconnected(number)
         self._schedule_turn()
 
@@ -379,11 +391,3 @@ def _inode(path: Path) -> int | None:
         return path.lstat().st_ino
     except FileNotFoundError:
         return None
-
-
-def _check_peer(protocol: FrameProtocol[ToBroker]) -> None:
-    """Connections of other users end at once; the socket's own mode is the first line."""
-    try:
-        check_peer(protocol.transport.get_extra_info("socket"))
-    except AccessDenied as error:
-        protocol.abort(error)

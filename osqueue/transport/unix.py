@@ -14,6 +14,7 @@ import contextlib
 import os
 import socket
 import struct
+from asyncio.trsock import TransportSocket
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -48,6 +49,28 @@ class UnixConnector:
 
     def close(self) -> None:
         """See `osqueue.transport.connector.Connector`: nothing is kept between connections."""
+
+
+class Accepted:
+    """The descriptor of a connection that an event loop has accepted, for `close_after_fork`.
+
+    Args:
+        sock: the transport's, which has no `close`.
+    """
+
+    def __init__(self, sock: TransportSocket) -> None:
+        self._sock = sock
+
+    def close(self) -> None:
+        """Let go of the connection; the number stays open until its owner closes it, so it is nobody else's."""
+        number = self._sock.fileno()
+        if number < 0:
+            return
+        nowhere = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
+        try:
+            os.dup2(nowhere, number, inheritable=False)
+        finally:
+            os.close(nowhere)
 
 
 def connect_unix(directory: Path) -> socket.socket:

@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import contextlib
+import os
+import signal
 import socket
 import threading
 from collections.abc import Iterator
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from osqueue import Broker, Client
+from osqueue.core.messages import FromBroker, Hello
+from osqueue.transport.frames import read_frame, write_frame
+from osqueue.transport.unix import connect_unix
 
 
 @pytest.fixture
@@ -48,3 +54,21 @@ def test_a_directory_that_takes_no_socket_leaves_no_lock_and_no_broker(tmp_path:
     for _ in range(2):
         with pytest.raises(OSError, match=r"broker\.sock"), contextlib.closing(Broker.open(tmp_path)):
             pass
+
+
+def test_a_client_sees_the_end_of_a_broker_whose_program_has_forked_a_child_that_lives_on(tmp_path: Path) -> None:
+    with Broker.open(tmp_path):
+        client = connect_unix(tmp_path)
+        client.settimeout(10)
+        write_frame(client, Hello("a"))
+        read_frame(client, msgspec.msgpack.Decoder(FromBroker))
+        child = os.fork()
+        if child == 0:
+            signal.pause()
+    try:
+        while client.recv(1024):  # whatever it has to say yet
+            continue
+    finally:
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+        client.close()
