@@ -74,13 +74,18 @@ class Waits:
             answer.set_result(error)
 
     def _question(self, subject: _Subject) -> Answer:
+        self._reactor.refuse_forked()  # what the parent has asked is answered there, and its lock may be held for ever
         with self._lock:
             if subject is _ROOM and self._no_room is not None:
                 raise copy.copy(self._no_room)
             answer = self._open.get(subject)
             if answer is None:
                 answer = self._open[subject] = concurrent.futures.Future()
-                self._reactor.call(self._ask, subject, answer)
+                try:
+                    self._reactor.call(self._ask, subject, answer)
+                except RuntimeError:
+                    del self._open[subject]  # nobody will answer it
+                    raise
         return answer
 
     def _ask(self, subject: _Subject, answer: Answer) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import os
 import pickle
@@ -14,7 +15,7 @@ import pytest
 
 from osqueue.client import Client, operations
 from osqueue.client.push_many import BATCH_JOBS, FIRST_BATCH_JOBS
-from osqueue.errors import InvalidPayload, PayloadTooLarge, SessionLost, Unavailable
+from osqueue.errors import InvalidPayload, OsqueueError, PayloadTooLarge, SessionLost, Unavailable
 from tests.client.live_broker import LiveBroker
 
 
@@ -321,6 +322,38 @@ def test_in_a_forked_child_every_call_raises_and_the_parent_goes_on(client, brok
     assert os.waitstatus_to_exitcode(status) == 42
     assert client.push(b"2") == 2
     assert broker.model.applied == [b"1", b"2"]
+
+
+def test_a_closed_client_waits_for_nothing_however_often_it_is_asked(broker, tmp_path):
+    client = Client.connect(tmp_path)
+    client.close()
+
+    for _ in range(2):
+        with pytest.raises(RuntimeError, match="closed"):
+            client.wait_idle(timeout=10)
+
+
+def test_a_forked_child_does_not_wait_for_what_its_parent_has_asked(broker, client):
+    broker.answering.clear()
+
+    def wait() -> None:
+        with contextlib.suppress(RuntimeError, OsqueueError):  # the client is closed at the test's end
+            client.wait_idle()
+
+    waiting = threading.Thread(target=wait, daemon=True)
+    waiting.start()
+    wait_for(lambda: bool(client.waits._open))
+    pid = os.fork()
+    if pid == 0:
+        try:
+            client.wait_idle(timeout=10)
+        except RuntimeError as error:
+            os._exit(42 if "forked" in str(error) else 1)
+        finally:
+            os._exit(2)
+    _, status = os.waitpid(pid, 0)
+
+    assert os.waitstatus_to_exitcode(status) == 42
 
 
 def test_a_claim_gives_a_job_that_names_its_attempt(client):
