@@ -17,6 +17,8 @@ from osqueue.core.messages import JobError, Outcome
 from osqueue.errors import LeaseLost, OsqueueError
 from osqueue.settings import whole
 
+_BEATS_A_TERM = 3
+
 
 def success(job: Job[Any], result: bytes, now_ms: int) -> Outcome:
     """The job is done."""
@@ -85,6 +87,11 @@ def clean_text(text: str) -> str:
 class Heartbeats:
     """Signs of life in the background, for the length of a ``with`` block. See `Client.heartbeating`.
 
+    Rules:
+    * The first one is sent at once, since the claim may be older than the block.
+    * No two are further apart than a third of the lease's term, so that two more can be tried when one is late.
+    * When the lease may have ended since the last one, another decides as the block is left.
+
     Attributes:
         lost: set once the lease was lost.
     """
@@ -108,24 +115,38 @@ class Heartbeats:
     ) -> None:
         self._ended.set()
         self._thread.join()
-        if self.lost.is_set() and kind is None:
+        if kind is not None:
+            return
+        if not self.lost.is_set() and self._may_have_ended():
+            self._beat_once()
+        if self.lost.is_set():
             raise self._error or LeaseLost("the lease was lost")
 
     def _run(self) -> None:
-        while not self._ended.wait(self._interval_s):
-            sent_ms = clock.boot_ms()
-            try:
-                self._beat()
-            except LeaseLost as error:
+        self._beat_once()
+        while not self.lost.is_set() and not self._ended.wait(self._pause_s()):
+            self._beat_once()
+
+    def _pause_s(self) -> float:
+        # Asked anew each time: another broker may have opened the queue with another lease.
+        term_ms = self._term_ms()  # 0: the broker does not tell it
+        return min(self._interval_s, term_ms / _BEATS_A_TERM / 1000) if term_ms else self._interval_s
+
+    def _beat_once(self) -> None:
+        sent_ms = clock.boot_ms()
+        try:
+            self._beat()
+        except LeaseLost as error:
+            self._give_up(error)
+        except (OsqueueError, RuntimeError) as error:
+            # One beat more or less is nothing; but when none has got through for a term, the lease has ended.
+            if self._may_have_ended():
                 self._give_up(error)
-                return
-            except (OsqueueError, RuntimeError) as error:
-                # One beat more or less is nothing; but when none has got through for a term, the lease has ended.
-                if clock.boot_ms() - self._beaten_ms >= self._term_ms():
-                    self._give_up(error)
-                    return
-            else:
-                self._beaten_ms = sent_ms
+        else:
+            self._beaten_ms = sent_ms
+
+    def _may_have_ended(self) -> bool:
+        return clock.boot_ms() - self._beaten_ms >= self._term_ms()
 
     def _give_up(self, error: Exception) -> None:
         self._error = error if isinstance(error, LeaseLost) else LeaseLost(f"no heartbeat got through: {error}")

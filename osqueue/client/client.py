@@ -234,7 +234,7 @@ class Client:
 
         Args:
             job: a claimed job.
-            interval: seconds between heartbeats; well below the queue's ``lease``.
+            interval: seconds between heartbeats; a third of the queue's ``lease`` where that is less.
 
         Raises:
             LeaseLost: on leaving the block, when the lease was lost meanwhile; ``.lost`` is then set.

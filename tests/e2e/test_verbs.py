@@ -195,6 +195,16 @@ def test_heartbeats_in_the_background_say_when_the_lease_was_lost(queue):
         beats.__exit__(None, None, None)
 
 
+def test_heartbeats_in_the_background_are_sent_as_often_as_a_short_lease_needs_them(queue):
+    queue.push(b"1")
+    job = queue.claim()
+
+    with queue.heartbeating(job) as beats:  # every 5 seconds, by default; the lease is half a second
+        assert queue.claim(wait=1.5) is None
+        assert not beats.lost.is_set()
+    queue.complete(job)
+
+
 def test_a_job_is_cancelled_once_whether_it_waits_or_runs(queue):
     waiting, running = queue.push(b"1", delay=3600), queue.push(b"2")
     job = queue.claim()
