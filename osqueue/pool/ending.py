@@ -2,13 +2,16 @@
 
     finish ─▶ every job of its tasks has ended ─┐
     stop ─▶ running jobs get their grace ───────┼─▶ engine stopped ─▶ warnings ─▶ a private directory goes, unless kept
-    abandon: the pool was never closed ─────────┘   (no warnings)
+    abandon: the pool was never closed ─────────┘
 
-A private directory is kept for what is unfinished or dead.
+Rules:
+* A private directory is kept for what is unfinished or dead, and when nobody could tell what is in it.
+* What is left is said once, also when a Ctrl-C ends the stop itself.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 import weakref
 from collections.abc import Sequence
@@ -54,8 +57,8 @@ class Ending:
             stats = engine.client.wait_idle(self._tasks)
             died = stats.dead - self._dead_before
             first_dead = next(engine.client.dead(), None) if died > 0 else None
-        except BaseException:
-            self.stop(self._grace_s)
+        except BaseException as error:
+            self.stop_after(error)
             raise
         self.other_tasks.warn(stats)
         warn_of_dead(first_dead, self._directory, died)
@@ -63,16 +66,21 @@ class Ending:
         if died <= 0:
             self._directory.remove_private()
 
+    def stop_after(self, error: BaseException | None) -> None:
+        """End since the block is left by an error; after a Ctrl-C another one only ends it sooner."""
+        again = KeyboardInterrupt if isinstance(error, KeyboardInterrupt) else ()
+        with contextlib.suppress(again):
+            self.stop(self._grace_s)
+
     def stop(self, grace_s: float, *, warn: bool = True) -> None:
         """End before every job has; whoever asked for just that of a named path needs no warning."""
-        self._end(grace_s)
-        stats = self._engine.last_stats
-        died = 0 if stats is None else stats.dead - self._dead_before
-        if warn:
-            warn_of_unfinished(self._directory, stats)
-        warn_of_dead(self._engine.first_dead, self._directory, died)
-        if stats is not None and unfinished(stats) == 0 and died <= 0:
-            self._directory.remove_private()
+        try:
+            self._end(grace_s)
+        except KeyboardInterrupt:
+            if self._engine.reactor.stopped:  # else everything still runs, and is to be abandoned
+                self._say_what_is_left("stopped", warn=warn)
+            raise
+        self._say_what_is_left("stopped", warn=warn)
 
     # ---------------------------------------------------------------------------------------------------------- private
 
@@ -90,5 +98,13 @@ class Ending:
         if os.getpid() != pid:
             return
         self._directory.release()
-        self._engine.abandon()
-        self._directory.remove_private()
+        self._engine.abandon(then=lambda: self._say_what_is_left("never closed", warn=True))
+
+    def _say_what_is_left(self, how: str, *, warn: bool) -> None:
+        stats = self._engine.last_stats
+        died = 0 if stats is None else stats.dead - self._dead_before
+        if warn:
+            warn_of_unfinished(self._directory, stats, how)
+        warn_of_dead(self._engine.first_dead, self._directory, died)
+        if stats is not None and unfinished(stats) == 0 and died <= 0:
+            self._directory.remove_private()

@@ -59,6 +59,10 @@ def own_broker(plan: PoolPlan, on_broken: OnBroken) -> BrokerProcess:
     return BrokerProcess(broker_start(plan), connectors, on_broken)
 
 
+def _nothing() -> None:
+    """Nobody waits for the end."""
+
+
 def broker_start(plan: PoolPlan) -> BrokerStart:
     """What a broker process is started with."""
     directory = plan.directory
@@ -131,14 +135,22 @@ class Engine:
             self.results.stop(_FLUSH_S)
             self.reactor.stop()
 
-    def abandon(self) -> None:
-        """End everything soon, whatever state it is in; for a pool that nobody closed, or that could not start."""
-        if self.reactor.stopped:
-            return
+    def abandon(self, then: Callable[[], None] = _nothing) -> None:
+        """End everything soon, whatever state it is in; for a pool that nobody closed, or that could not start.
+
+        Args:
+            then: called when it has ended.
+        """
         if self.reactor.in_thread():
             # The garbage collector runs anywhere; nothing may wait here.
-            self.reactor.call(self._kill)
+            thread = threading.Thread(target=self.abandon, args=(then,), name="osqueue-abandon", daemon=False)
+            self.reactor.call(thread.start)
             return
+        if not self.reactor.stopped:
+            self._end_soon()
+        then()
+
+    def _end_soon(self) -> None:
         with contextlib.suppress(Exception):  # whatever fails here, the parts are killed next
             self.reactor.run(self._stop(0)).result(_ABANDON_S)
         with contextlib.suppress(RuntimeError):

@@ -455,7 +455,7 @@ class LocalPool(Generic[P, R]):
         if kind is None:
             self.shutdown()
         elif self._close():
-            self._ending.stop(self._settings.grace_s)
+            self._ending.stop_after(error)
 
     # ---------------------------------------------------------------------------------------------------------- private
 

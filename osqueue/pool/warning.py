@@ -52,12 +52,18 @@ class OtherTasks:
         self._told = others
 
 
-def warn_of_unfinished(directory: PoolDirectory, stats: Stats | None) -> None:
-    """One warning for all jobs that a stopped pool leaves behind; without counts if the broker could not tell them."""
+def warn_of_unfinished(directory: PoolDirectory, stats: Stats | None, how: str) -> None:
+    """One warning for all jobs that a pool leaves behind; without counts if the broker could not tell them.
+
+    Args:
+        directory: where they are.
+        stats: the counts at the end.
+        how: what became of the pool, "stopped" or "never closed".
+    """
     if stats is not None and unfinished(stats) == 0:
         return
     place = "the private directory is kept: open path=%s" if directory.private else "open the same path=%s"
-    _log.warning(f"the pool was stopped; %s; {place} again to go on", _counted(stats), directory.path)
+    _log.warning(f"the pool was %s; %s; {place} again to go on", how, _counted(stats), directory.path)
 
 
 def warn_of_paused() -> None:

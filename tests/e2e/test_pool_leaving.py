@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 from pathlib import Path
 
@@ -129,3 +130,35 @@ def test_all_futures_are_cancelled_though_their_jobs_are_too_large_to_be_looked_
     assert all(future.cancelled() for future in futures)
     with Broker.open(tmp_path / "queue") as broker:
         assert broker.stats().cancelled == len(futures)
+
+
+def test_a_private_pool_that_is_dropped_with_unfinished_jobs_is_kept_and_named(
+    warnings: pytest.LogCaptureFixture,
+) -> None:
+    pool = LocalPool(handlers.double, workers=1)
+    path = pool._directory.path
+    pool.push(1, delay=3600)
+    pool.push(2, delay=3600)
+    del pool
+    gc.collect()
+
+    wait_for(lambda: messages(warnings))
+    [warning] = messages(warnings)
+    assert "the pool was never closed; 2 unfinished jobs wait (2 delayed); the private directory is kept" in warning
+    assert str(path) in warning
+    with Broker.open(path) as broker:
+        assert broker.stats().delayed == 2
+
+
+def test_a_pool_that_is_dropped_in_its_own_thread_does_not_wait_there_and_tells_what_is_left(
+    warnings: pytest.LogCaptureFixture, tmp_path: Path
+) -> None:
+    pool = LocalPool(handlers.double, workers=1, path=tmp_path)
+    pool.push(1, delay=3600)
+    holder = [pool]
+    pool._engine.reactor.call(holder.clear)
+    del pool
+
+    wait_for(lambda: messages(warnings))
+    [warning] = messages(warnings)
+    assert "the pool was never closed; 1 unfinished job waits (1 delayed)" in warning

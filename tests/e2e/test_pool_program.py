@@ -39,6 +39,11 @@ def left_alone(directory: Path) -> None:
     wait_for(lambda: not processes_of(directory), 10)
 
 
+def private_directories(directory: Path) -> list[Path]:
+    """The directories of pools without a path that the program has left behind."""
+    return [path for path in directory.glob("osqueue-*") if path.is_dir()]
+
+
 def test_a_script_without_a_main_guard_is_told_what_to_write(tmp_path):
     program = Program(
         tmp_path,
@@ -106,12 +111,38 @@ def test_a_pool_that_is_never_closed_does_not_keep_the_program_from_ending(tmp_p
     ended = program.end(30)
 
     assert (ended.status, ended.out) == (0, "end\n")
-    assert "Traceback" not in ended.err
+    [warning] = ended.err.splitlines()
+    assert warning.startswith("the pool was never closed; 2 unfinished jobs wait (1 ready, 1 delayed); ")
+    assert f"open the same path={tmp_path / 'queue'} again to go on" in warning
     left_alone(tmp_path)
     with LocalPool(handlers.nothing, path=tmp_path / "queue", workers=1) as pool:
         wait_for(lambda: pool.get(1).state == "succeeded")
         assert pool.stats().delayed == 1
         pool.stop()
+
+
+def test_a_private_pool_that_is_never_closed_is_kept_and_named_when_jobs_are_unfinished(tmp_path):
+    ended = Program(tmp_path, NEVER_CLOSED.replace(', path="queue"', "")).end(30)
+
+    assert (ended.status, ended.out) == (0, "end\n")
+    [warning] = ended.err.splitlines()
+    [kept] = private_directories(tmp_path)
+    assert "2 unfinished jobs wait" in warning
+    assert f"the private directory is kept: open path={kept} again to go on" in warning
+    with LocalPool(handlers.nothing, path=kept, workers=1) as pool:
+        wait_for(lambda: pool.get(1).state == "succeeded")
+        assert pool.stats().delayed == 1
+        pool.stop()
+
+
+def test_a_private_pool_that_is_never_closed_is_removed_without_a_word_when_all_is_done(tmp_path):
+    program = Program(
+        tmp_path,
+        HEAD + "if __name__ == '__main__':\n    pool = LocalPool(quick, workers=1)\n    pool.submit(1).result(30)",
+    )
+
+    assert program.end(30) == (0, "", "")
+    assert private_directories(tmp_path) == []
 
 
 WAITING = (
@@ -154,9 +185,43 @@ def test_a_second_ctrl_c_stops_at_once(tmp_path):
     ended = program.end(30)
 
     assert ended.status == -signal.SIGINT
+    assert ended.err.count("KeyboardInterrupt") == ended.err.count("Traceback") == 1
+    [warning] = [line for line in ended.err.splitlines() if line.startswith("the pool was stopped; ")]
+    assert "12 unfinished jobs wait" in warning
+    assert f"open the same path={tmp_path / 'queue'} again to go on" in warning
     left_alone(tmp_path)
     with LocalPool(handlers.nothing, path=tmp_path / "queue", workers=1) as pool:
         assert pool.join(30).succeeded == 12
+
+
+WRONG = (
+    HEAD
+    + """
+if __name__ == "__main__":
+    with LocalPool(job, workers=2, grace=600) as pool:
+        pool.push_many(["started", "started too", *map(str, range(10))])
+        while not (pathlib.Path("started").exists() and pathlib.Path("started too").exists()):
+            time.sleep(0.01)
+        pathlib.Path("wrong").touch()
+        raise ZeroDivisionError
+"""
+)
+
+
+def test_ctrl_c_while_an_error_stops_a_private_pool_leaves_its_directory_named(tmp_path):
+    program = Program(tmp_path, WRONG)
+    program.wait_for("wrong")
+    time.sleep(0.5)
+    assert program.process.poll() is None
+    program.interrupt()
+
+    ended = program.end(30)
+
+    assert ended.status == -signal.SIGINT
+    [warning] = [line for line in ended.err.splitlines() if line.startswith("the pool was stopped; ")]
+    [kept] = private_directories(tmp_path)
+    assert "12 unfinished jobs wait" in warning
+    assert f"the private directory is kept: open path={kept} again to go on" in warning
 
 
 @pytest.mark.parametrize("after_s", [0.05, 0.15, 0.25, 0.4])
