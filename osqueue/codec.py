@@ -17,7 +17,7 @@ import types
 from collections.abc import Iterator
 from typing import cast
 
-from osqueue.jobs import FILE_WAY_OUT, find, looked_up, main_has_file
+from osqueue.jobs import FILE_WAY_OUT, find, looked_up, main_has_file, refuse_skipped_main
 from osqueue.values import Codec
 
 _TEXT = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*(:[^\W\d]\w*(\.[^\W\d]\w*)*)?")
@@ -72,6 +72,7 @@ def _name_of(codec: object) -> str:
         name = _name_of_object(codec)
     if name.partition(":")[0] == "__main__" and not main_has_file():
         raise TypeError(f"codec: {name} was typed in, workers cannot import it: {FILE_WAY_OUT}")
+    refuse_skipped_main("codec", name)
     return name
 
 

@@ -123,11 +123,14 @@ def function_name(field: str, spec: HandlerSpec, arguments: Sequence[Any], *, ca
     if isinstance(spec, str):
         if not _TEXT.fullmatch(spec):
             raise TypeError(f"{field}: a text names a function as 'package.module:function', got {spec!r}")
+        refuse_skipped_main(field, spec)
         return spec
     try:
-        return _function_name(spec, arguments, called_with)
+        name = _function_name(spec, arguments, called_with)
     except TypeError as error:
         raise TypeError(f"{field}: {error}") from error.__cause__
+    refuse_skipped_main(field, name)
+    return name
 
 
 def class_name(kind: object) -> str:
@@ -141,7 +144,9 @@ def class_name(kind: object) -> str:
     if looked_up(kind.__module__, kind.__qualname__) is not kind:
         message = f"retry_on, no_retry_on: workers cannot import {kind.__module__}.{kind.__qualname__}"
         raise TypeError(f"{message}: define it at the top level of a module")
-    return f"{kind.__module__}:{kind.__qualname__}"
+    name = f"{kind.__module__}:{kind.__qualname__}"
+    refuse_skipped_main("retry_on, no_retry_on", name)
+    return name
 
 
 def find(name: str) -> Any:
@@ -247,6 +252,24 @@ def main_has_file() -> bool:
     main = sys.modules.get("__main__")
     file = getattr(main, "__file__", None)  # "<stdin>" of a program that is piped into Python
     return (file is not None and not file.startswith("<")) or getattr(main, "__spec__", None) is not None
+
+
+def refuse_skipped_main(field: str, name: str) -> None:
+    """Refuse what ``module:name`` leads to in a ``__main__.py``, which workers do not import.
+
+    Such files run their program whatever they are imported as, so multiprocessing leaves them out: see
+    ``_fixup_main_from_name`` in `multiprocessing.spawn`.
+
+    Raises:
+        TypeError: this program is a package's, a directory's or a zip file's, and the name is its main module's.
+    """
+    module, _, qualname = name.partition(":")
+    main = getattr(getattr(sys.modules.get("__main__"), "__spec__", None), "name", "")
+    if module == "__main__" and (main == "__main__" or main.endswith(".__main__")):
+        raise TypeError(
+            f"{field}: workers do not import the __main__.py of a package, a directory or a zip file: move "
+            f"{qualname or 'it'} out of __main__.py into a module of its own"
+        )
 
 
 def _missing(module_name: str, qualname: str) -> str:
