@@ -3,7 +3,8 @@
 Rules:
 * A mistyped name is refused before anything starts, by a look at the module's source: no code of the user's runs in the
   command's own process.
-* Where the source alone does not show the name, an interpreter of its own imports the module, and has the last word.
+* Where the source does not show a function of that name, an interpreter of its own imports the module, and has the last
+  word.
 """
 
 from __future__ import annotations
@@ -59,12 +60,12 @@ def check_handler(name: str) -> None:
     """Refuse what no worker could import, as far as can be seen before one tries.
 
     Raises:
-        UsageError: there is no such module or function; the message says which.
+        UsageError: there is no such module or name, or it is no function; the message says which.
     """
     _make_importable()
     module, _, function = name.partition(":")
     source = _source_of(module)
-    if source is None or not re.search(rf"\b{re.escape(function)}\b", source):
+    if source is None or not re.search(rf"^(async\s+)?def\s+{re.escape(function)}\b", source, re.MULTILINE):
         _import_elsewhere(name)
 
 

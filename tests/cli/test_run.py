@@ -236,3 +236,25 @@ def test_a_module_that_ends_the_process_that_imports_it_is_refused_before_anythi
     assert ended.returncode == 2
     assert "ended with status 7" in ended.stderr
     assert not (tmp_path / "jobs").exists()
+
+
+@pytest.mark.parametrize("command", ["run", "work"])
+def test_a_handler_that_is_no_function_is_refused_before_anything_starts(command: str, directory: Path) -> None:
+    (directory / "constants.py").write_text("LIMIT = 10\n")
+    arguments = {"run": ["--file", "items.jsonl", "--path", "jobs"], "work": []}[command]
+    operands = {"run": ["constants:LIMIT"], "work": ["jobs", "constants:LIMIT"]}[command]
+
+    done = osqueue(command, *operands, *arguments, "-j", "1", cwd=directory)
+
+    assert done.returncode == 2
+    assert done.stderr.startswith("osqueue: workers could not import the handler: ")
+    assert "constants:LIMIT is no function, it is of type int" in done.stderr
+    assert not (directory / "jobs").exists()
+
+
+def test_a_handler_that_its_module_imports_or_makes_is_found(directory: Path) -> None:
+    (directory / "more.py").write_text("from handlers import double\ntwice = double\n")
+
+    for name in ("more:double", "more:twice"):
+        counts = document("run", name, "--file", "items.jsonl", "-j", "1", cwd=directory)
+        assert counts["succeeded"] == 3
