@@ -123,6 +123,7 @@ def failure(error: Exception) -> Failed:
         pid=getattr(error, "pid", None),
         host=getattr(error, "host", None),
         key=getattr(error, "key", None) or None,
+        errno=getattr(error, "errno", None),
     )
 
 

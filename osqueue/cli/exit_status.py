@@ -5,7 +5,7 @@
 1    a job died, an id is unknown, ``verify`` found damage
 2    wrong usage or refused settings
 3    the queue cannot be reached or opened
-4    the store failed, another broker took over, or standard output is closed
+4    the store failed or is full, another broker took over, or standard output is closed
 130  stopped by SIGINT
 141  whoever read the output has gone
 143  stopped by SIGTERM
@@ -13,6 +13,9 @@
 """
 
 from __future__ import annotations
+
+import errno
+from pathlib import Path
 
 from osqueue.errors import (
     AccessDenied,
@@ -26,7 +29,7 @@ from osqueue.errors import (
     Rejected,
     Unavailable,
 )
-from osqueue.storage import StorageError
+from osqueue.storage import ReadFailed, StorageError, StorageLost, WriteFailed, WriteUnknown
 
 DONE = 0
 FAILED = 1
@@ -37,6 +40,8 @@ INTERRUPTED = 130
 OUTPUT_CLOSED = 141
 TERMINATED = 143
 
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
+
 
 class UsageError(Exception):
     """The command was asked for something that cannot be; the message says what to write instead."""
@@ -44,6 +49,10 @@ class UsageError(Exception):
 
 class CannotOpen(OsqueueError):
     """The queue cannot be reached or opened; the message says why."""
+
+
+class StoreFailed(OsqueueError):
+    """The store failed or is full; the message says where, and the way out."""
 
 
 class Terminated(KeyboardInterrupt):
@@ -58,6 +67,7 @@ _STATUS_OF: tuple[tuple[type[BaseException], int], ...] = (
     (Rejected, WRONG_USAGE),
     (PoolBroken, WRONG_USAGE),
     (CannotOpen, UNREACHABLE),
+    (StoreFailed, STORE_FAILED),
     (QueueLocked, UNREACHABLE),
     (StorageError, STORE_FAILED),
     (Unavailable, UNREACHABLE),
@@ -70,6 +80,17 @@ _STATUS_OF: tuple[tuple[type[BaseException], int], ...] = (
     (Terminated, TERMINATED),
     (KeyboardInterrupt, INTERRUPTED),
 )
+
+
+def unopened(error: OsqueueError | ValueError | OSError, directory: Path) -> OsqueueError:
+    """What kept a command from its queue, as the command ends with it: a store that fails is named as such."""
+    if isinstance(error, CannotOpen | StoreFailed):
+        return error
+    if getattr(error, "errno", None) in _NO_ROOM:
+        return StoreFailed(f"{error}; make room there, then run the command again: path={directory}")
+    if isinstance(error, ReadFailed | WriteFailed | WriteUnknown | StorageLost):
+        return StoreFailed(f"{error} path={directory}")
+    return CannotOpen(str(error))
 
 
 def of(error: BaseException) -> int | None:

@@ -26,13 +26,13 @@ from pathlib import Path
 from typing import Protocol, TypeVar
 
 from osqueue import clock
-from osqueue.cli.exit_status import CannotOpen
+from osqueue.cli.exit_status import CannotOpen, unopened
 from osqueue.core.messages import Stats
 from osqueue.embedded import Broker
 from osqueue.errors import OsqueueError, QueueLocked
 from osqueue.pool.broker_child import BrokerStart
 from osqueue.pool.broker_process import BrokerProcess
-from osqueue.storage import ROOT_KEY
+from osqueue.storage import ROOT_KEY, StorageError
 from osqueue.storage.files import OsFiles
 from osqueue.storage.lock import read_note
 from osqueue.transport.connector import ProtocolFactory
@@ -170,6 +170,7 @@ class JoinOrOpen:
 
         Raises:
             CannotOpen: nobody serves the queue, and it cannot be opened here.
+            StoreFailed: the store failed or is full.
             OsqueueError: our own broker cannot go on.
         """
         await self._until_served(lambda: self._by_path.connect(factory))
@@ -231,7 +232,7 @@ class JoinOrOpen:
         elif isinstance(error, QueueLocked):
             self._look_at_locked(error, late=late)
         elif isinstance(error, OsqueueError | ValueError | OSError):
-            raise CannotOpen(str(error)) from error
+            raise unopened(error, self._directory) from error
         else:
             raise error
 
@@ -250,7 +251,7 @@ class JoinOrOpen:
         if isinstance(error, QueueLocked):
             self._begin_opening()  # another one was quicker when ours had to be started again
         elif error is not None:
-            raise error
+            raise unopened(error, self._directory) if isinstance(error, StorageError) else error
         elif late:
             raise CannotOpen(f"the queue's socket leads to nobody path={self._directory / SOCKET_NAME}")
 

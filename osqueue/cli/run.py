@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import argparse
 import shlex
+import tempfile
+from pathlib import Path
 
 from osqueue.cli import exit_status
 from osqueue.cli.command import Command, add_grace, count
-from osqueue.cli.exit_status import UsageError
+from osqueue.cli.exit_status import UsageError, unopened
 from osqueue.cli.handler import check_handler
 from osqueue.cli.line_source import BrokenLine, LineSource
 from osqueue.cli.output import jobs_and
@@ -16,6 +18,7 @@ from osqueue.cli.target import find_directory
 from osqueue.errors import PoolBroken, Rejected
 from osqueue.jobs import handler_name
 from osqueue.pool import LocalPool
+from osqueue.storage import StorageError
 
 
 def _add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -42,6 +45,8 @@ def _run(options: argparse.Namespace) -> int:
     except KeyboardInterrupt as stop:
         _say_how_to_go_on(stop, f"{str(stop) or 'stopped by Ctrl-C'}; ", options)
         raise
+    except StorageError as error:
+        raise unopened(error, Path(options.path or tempfile.gettempdir())) from error
     except PoolBroken as error:
         _say_how_to_go_on(error, f"{error}\n", options)
         raise

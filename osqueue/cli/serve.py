@@ -14,7 +14,7 @@ from osqueue.broker.takeover import take_over
 from osqueue.broker_server import BrokerServer
 from osqueue.cli import exit_status
 from osqueue.cli.command import Command, add_grace, count, given, seconds
-from osqueue.cli.exit_status import CannotOpen
+from osqueue.cli.exit_status import CannotOpen, unopened
 from osqueue.cli.target import find_directory
 from osqueue.core.settings import QueueSettings
 from osqueue.errors import OsqueueError, QueueLocked
@@ -64,7 +64,7 @@ def _opened(directory: Path) -> DirectoryStorage:
         held = f"path={directory} pid={error.pid} host={error.host}"
         raise CannotOpen(f"another process has the queue open and serves it, or is about to: {held}") from error
     except (OsqueueError, ValueError, OSError) as error:
-        raise CannotOpen(str(error)) from error
+        raise unopened(error, directory) from error
 
 
 class _Serving:
@@ -101,7 +101,7 @@ class _Serving:
         except BaseException as error:
             self._storage.close()
             if isinstance(error, OsqueueError):
-                raise CannotOpen(str(error)) from error
+                raise unopened(error, self._directory) from error
             raise
         server = BrokerServer(loop, self._storage, taken, directory=str(self._directory), on_fatal=self._fatal)
         for number in _STATUS_AFTER:

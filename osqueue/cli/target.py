@@ -13,12 +13,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from osqueue.cli.exit_status import CannotOpen
+from osqueue.cli.exit_status import CannotOpen, unopened
 from osqueue.cli.joining import JoinOrOpen, ThreadOpener
 from osqueue.client import Client
 from osqueue.client.face import open_connection
 from osqueue.errors import OsqueueError
 from osqueue.reactor import LoopThread
+from osqueue.storage import StorageError
 
 _TRACES = ("queue.json", "marker.json", "segments", "archive")
 _ELSEWHERE = re.compile(r"^(\w+://|[^/]*:\d+$)")
@@ -34,12 +35,15 @@ def open_queue(target: str, *, create: bool = False) -> Iterator[Client]:
 
     Raises:
         CannotOpen: there is no queue, or it cannot be opened; the message says why.
+        StoreFailed: the store failed or is full, now or later.
     """
     directory = find_directory(target, create=create).absolute()
     opener = ThreadOpener(directory)
     try:
-        with _connected(JoinOrOpen(directory, opener)) as client:
+        with _connected(JoinOrOpen(directory, opener), directory) as client:
             yield client
+    except StorageError as error:
+        raise unopened(error, directory) from error
     finally:
         opener.end()
 
@@ -66,7 +70,7 @@ def _way_to_one(directory: Path) -> str:
     return "`osqueue push` makes one"
 
 
-def _connected(connector: JoinOrOpen) -> Client:
+def _connected(connector: JoinOrOpen, directory: Path) -> Client:
     reactor = LoopThread("osqueue-client")
     connection = open_connection(reactor, connector)
     try:
@@ -74,6 +78,6 @@ def _connected(connector: JoinOrOpen) -> Client:
     except BaseException as error:
         reactor.stop()
         if isinstance(error, OsqueueError | ValueError | OSError):
-            raise CannotOpen(str(error)) from error
+            raise unopened(error, directory) from error
         raise
     return Client(reactor, connection)

@@ -176,7 +176,7 @@ class BrokerProcess:
 def _failure(failed: Failed) -> Exception:
     kind = _STORAGE_ERRORS.get(failed.code)
     error = named_error(failed.code, failed.message) if kind is None else kind(failed.message)
-    for name in ("pid", "host", "key"):
+    for name in ("pid", "host", "key", "errno"):
         value = getattr(failed, name)
         if value is not None:
             setattr(error, name, value)

@@ -68,8 +68,10 @@ class Ending:
 
     def stop_after(self, error: BaseException | None) -> None:
         """End since the block is left by an error; after a Ctrl-C another one only ends it sooner."""
-        again = KeyboardInterrupt if isinstance(error, KeyboardInterrupt) else ()
-        with contextlib.suppress(again):
+        if not isinstance(error, KeyboardInterrupt):
+            self.stop(self._grace_s)
+            return
+        with contextlib.suppress(KeyboardInterrupt):
             self.stop(self._grace_s)
 
     def stop(self, grace_s: float, *, warn: bool = True) -> None:

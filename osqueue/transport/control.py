@@ -37,6 +37,7 @@ class Failed(Struct, tag="failed"):
     pid: int | None = None
     host: str | None = None
     key: str | None = None
+    errno: int | None = None
 
 
 class Ping(Struct, tag="ping"):

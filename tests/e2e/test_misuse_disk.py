@@ -201,6 +201,33 @@ def test_a_batch_on_a_full_disk_is_refused_on_the_command_line_with_status_4(dis
     disk.place.is_intact()
 
 
+COMMANDS = [
+    ["status", "mount/queue"],
+    ["list", "mount/queue"],
+    ["prune", "mount/queue", "--older-than", "1d"],
+    ["push", "mount/queue", "1"],
+    ["push", "mount/new", "1"],
+    ["serve", "mount/queue"],
+    ["work", "mount/queue", "builtins:abs"],
+    ["run", "builtins:abs", "--path", "mount/queue"],
+]
+
+
+@pytest.mark.parametrize("arguments", COMMANDS, ids=" ".join)
+def test_every_command_on_a_full_disk_ends_with_status_4_and_says_where_to_make_room(
+    arguments: list[str], disk: Disk, tmp_path: Path
+) -> None:
+    misused.fill(str(disk.filler))
+
+    done = osqueue(*arguments, cwd=tmp_path)
+
+    assert done.returncode == 4
+    assert "No space left on device; make room there, then run the command again: path=" in done.stderr
+    assert done.stderr.endswith(("mount/queue\n", "mount/new\n"))
+    disk.make_room()
+    disk.place.is_intact()
+
+
 def test_whoever_waits_when_the_disk_is_full_for_good_is_told_that_the_outcome_is_unknown_and_why(disk: Disk) -> None:
     with (  # noqa: PT012
         pytest.raises(StorageLost, match="No space left on device") as caught,
