@@ -81,7 +81,7 @@ class BrokerServer:
         self._numbers = itertools.count(1)
         self._protocols: dict[int, FrameProtocol[ToBroker]] = {}
         self._accepted: dict[int, Accepted] = {}
-        self._sweep = Sweep(storage, self._commits, self._reader, directory)
+        self._sweep = Sweep(storage, self._commits, self._reader, directory, on_deleted=self._deleted)
         self._holders = Holders(
             loop,
             self._commits,
@@ -271,6 +271,10 @@ class BrokerServer:
         # At once, not in the next round of the loop: the next swap should not wait for what came in meanwhile.
         self._turn()
 
+    def _deleted(self) -> None:
+        if self._commits.prunes_wait:
+            self._schedule_turn()
+
     # -------------------------------------------------------------------------------------------------------- reading
 
     def _load(self, key: str, failing_since_ms: int | None = None) -> None:
@@ -318,9 +322,14 @@ class BrokerServer:
                 _log.warning("archive cannot be read now, trying again reason=%s", error)
                 self._read_again(lambda: self._look_up(lookup))
 
+        def not_pruned(error: Exception) -> None:
+            failed(error)
+            self._commits.prune_failed()
+            self._schedule_turn()
+
         if isinstance(query := lookup.query, Prune):
             self._reader.submit(
-                lambda: self._archive.old(frame, query), done=lambda old: self._prune(lookup, old), failed=failed
+                lambda: self._archive.old(frame, query), done=lambda old: self._prune(lookup, old), failed=not_pruned
             )
             return
         self._reader.submit(lambda: look_up(self._archive, frame, lookup), done=self._send_all, failed=failed)

@@ -32,7 +32,9 @@ class Load(NamedTuple):
 
 
 class Delete(NamedTuple):
-    """Delete objects that nobody needs; then call `CommitLoop.deleted`."""
+    """Delete objects that nobody needs, and some that could not be before; then call `CommitLoop.deleted`, and for
+    those that still cannot be deleted `CommitLoop.not_deleted`.
+    """
 
     keys: list[str]
 
@@ -68,5 +70,5 @@ class Forget(NamedTuple):
     blame_path: str
 
 
-Leaving = Send | Lookup | Forget
-Effect = Create | Swap | Load | Delete | CloseConnection | Leaving
+Leaving = Send | Lookup | Forget | Delete
+Effect = Create | Swap | Load | CloseConnection | Leaving

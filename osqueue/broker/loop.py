@@ -20,6 +20,7 @@ from msgspec import structs
 
 from osqueue.broker.connections import Connection, Connections
 from osqueue.broker.effects import CloseConnection, Create, Delete, Effect, Forget, Leaving, Load, Lookup, Send, Swap
+from osqueue.broker.prunes import Prunes
 from osqueue.core.commit import Commit
 from osqueue.core.ending import Attempt
 from osqueue.core.machine import QueueMachine
@@ -34,7 +35,6 @@ from osqueue.core.messages import (
     Numbered,
     Prune,
     Pruned,
-    Refused,
     Reply,
     ToBroker,
     refused_as_corrupt,
@@ -50,8 +50,6 @@ EARLY_BYTES = 512 * 1024
 LINGER_MS = 20
 LINGER_BYTES = 1024 * 1024
 FAST_BYTES_PER_S = 4 * 1024 * 1024
-MAX_TRASH = 64
-"""Keys that may wait in the root for their deletion while more of the archive is pruned."""
 
 
 class Batch:
@@ -79,6 +77,7 @@ class CommitLoop:
         self._nonce = nonce
         self._effects: list[Effect] = []
         self._connections = Connections()
+        self._prunes = Prunes()
         self._chores: deque[Callable[[int], None]] = deque()
         self._chores_need: set[str] = set()
         self._loading: set[str] = set()
@@ -117,6 +116,7 @@ class CommitLoop:
 
     def disconnected(self, connection: int) -> None:
         """A connection has ended; what it had said and was not applied is forgotten."""
+        self._prunes.forget(connection)
         if (session := self._connections.remove(connection)) is not None:
             self.machine.disconnected(session)
 
@@ -135,11 +135,21 @@ class CommitLoop:
         """Have objects of the archive deleted that a connection asked to prune, and tell it when that has landed."""
 
         def prune(_: int) -> None:
+            self._prunes.ended()
             if keys:
                 self.machine.prune(keys, pruned.jobs)
             self._leaving.append(Send(connection, Reply(ticket, pruned)))
 
         self._chores.append(prune)
+
+    def prune_failed(self) -> None:
+        """What could be pruned could not be looked up; whoever asked has been told."""
+        self._prunes.ended()
+
+    @property
+    def prunes_wait(self) -> bool:
+        """Whether somebody waits to prune; it may be their turn after `deleted` and `not_deleted`."""
+        return bool(self._prunes)
 
     def created(self, commit: Commit) -> None:
         """A commit's objects are durable."""
@@ -189,7 +199,13 @@ class CommitLoop:
 
     def deleted(self, keys: Iterable[str]) -> None:
         """Objects of the trash are gone."""
-        self.machine.deleted(keys)
+        gone = set(keys)
+        self._prunes.deleted(gone)
+        self.machine.deleted(gone)
+
+    def not_deleted(self, keys: Iterable[str]) -> None:
+        """Objects of the trash could not be deleted."""
+        self._prunes.not_deleted(keys)
 
     def close(self) -> None:
         """Apply nothing more; land what is applied, then one last commit with the archive sealed and no owner."""
@@ -210,6 +226,7 @@ class CommitLoop:
             self._apply_all(now_ms)
             self.machine.settle(now_ms)
             self._collect()
+            self._leaving += self._prunes.next(len(self.machine.state.frame.trash))
             self._commit(now_ms)
         if wanted := self.machine.objects.take_wanted() - self._loading:
             self._loading |= wanted
@@ -355,20 +372,22 @@ class CommitLoop:
         try:
             self.machine.ask(connection.session, ask, now_ms)
         except Elsewhere as elsewhere:
-            if isinstance(elsewhere.query, Prune) and len(self.machine.state.frame.trash) > MAX_TRASH:
-                why = Refused("unavailable", "what was pruned before cannot be deleted; see the broker's log")
-                self._leaving.append(Send(connection.number, Reply(ask.ticket, why)))
-                return
-            self._leaving.append(self._lookup(connection.number, ask.ticket, elsewhere.query))
+            self._look_up(connection.number, ask.ticket, elsewhere.query)
         except Corrupt as error:
             self._leaving.append(Send(connection.number, Reply(ask.ticket, refused_as_corrupt(error))))
 
-    def _lookup(self, connection: int, ticket: int, query: GetJob | History | Prune) -> Lookup:
-        if isinstance(query, History):
-            return Lookup(connection, ticket, query, inline=self.machine.finished_records())
-        if isinstance(query, Prune):
-            return Lookup(connection, ticket, query)
-        return Lookup(connection, ticket, query, damage=self.machine.objects.damage([query.id]))
+    def _look_up(self, connection: int, ticket: int, query: GetJob | History | Prune) -> None:
+        match query:
+            case Prune():
+                self._prunes.ask(Lookup(connection, ticket, query))
+            case History():
+                inline = self.machine.finished_records()
+                self._leaving.append(Lookup(connection, ticket, query, inline=inline))
+            case GetJob():
+                damage = self.machine.objects.damage([query.id])
+                self._leaving.append(Lookup(connection, ticket, query, damage=damage))
+            case _:
+                assert_never(query)
 
     def _collect(self) -> None:
         """Address what the machine has to say to the connections that serve its sessions now."""

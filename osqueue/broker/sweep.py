@@ -14,6 +14,7 @@ from __future__ import annotations
 import itertools
 import logging
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 from msgspec import structs
@@ -36,13 +37,23 @@ class Sweep:
 
     Args:
         directory: the queue's directory, for blame files; empty if there is none.
+        on_deleted: told after each deletion.
     """
 
-    def __init__(self, storage: Storage, commits: CommitLoop, thread: WorkThread, directory: str = "") -> None:
+    def __init__(
+        self,
+        storage: Storage,
+        commits: CommitLoop,
+        thread: WorkThread,
+        directory: str = "",
+        *,
+        on_deleted: Callable[[], None],
+    ) -> None:
         self._storage = storage
         self._commits = commits
         self._thread = thread
         self._directory = directory
+        self._on_deleted = on_deleted
         self._left: list[str] = []
         """Keys of the trash that could not be deleted."""
 
@@ -66,7 +77,9 @@ class Sweep:
 
     def _deleted(self, keys: list[str], failed: list[str]) -> None:
         self._left += failed
+        self._commits.not_deleted(failed)
         self._commits.deleted(set(keys).difference(failed))
+        self._on_deleted()
 
     def _find(self, frame: Frame) -> list[str]:
         keys = itertools.chain(self._storage.list("segments/"), self._storage.list("archive/"))

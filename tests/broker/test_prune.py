@@ -25,6 +25,10 @@ def prune(bed: Bed, archive: Archive, *connections: int) -> None:
     """Ask for it, and have the reader look; the commit is still to land."""
     for connection in connections:
         bed.say(connection, Ask(7, Prune(LATER_MS)))
+    look(bed, archive)
+
+
+def look(bed: Bed, archive: Archive) -> None:
     for lookup in bed.waiting(Lookup):
         bed.pending.remove(lookup)
         old = archive.old(bed.loop.landed_frame, lookup.query)
@@ -79,6 +83,8 @@ def test_two_who_prune_at_once_count_each_job_once() -> None:
 
     prune(bed, archive, 1, 2)
     bed.settle()
+    look(bed, archive)
+    bed.settle()
 
     assert codec.decode_root(bed.root).pruned == 3
     assert [message.body for message in bed.to(2, Reply)] == [Pruned()]
@@ -118,13 +124,79 @@ def test_an_object_that_somebody_has_removed_is_not_counted() -> None:
     assert archive.old(bed.loop.landed_frame, Prune(LATER_MS)).pruned == Pruned()
 
 
-def test_while_too_much_waits_to_be_deleted_nothing_more_is_pruned() -> None:
+def test_of_many_who_prune_at_once_one_is_looked_at_and_the_others_wait_for_it() -> None:
     bed, _ = opened(archived(1))
-    bed.loop.machine.state.frame.trash = [f"segments/{number:012}-000001.jsonl" for number in range(65)]
+    for connection in range(2, 100):
+        bed.connect(connection, str(connection))
+    bed.settle()
+
+    for connection in range(1, 100):
+        bed.say(connection, Ask(7, Prune(LATER_MS)))
+
+    assert [lookup.connection for lookup in bed.waiting(Lookup)] == [1]
+    assert bed.to(99, Reply) == []
+
+
+def test_who_waits_for_another_that_could_not_be_looked_at_is_next() -> None:
+    bed, archive = opened(archived(1))
+    bed.connect(2, "c")
+    bed.settle()
+    bed.say(1, Ask(7, Prune(LATER_MS)))
+    bed.say(2, Ask(7, Prune(LATER_MS)))
+    bed.pending.remove(bed.waiting(Lookup)[0])
+
+    bed.loop.prune_failed()
+    bed.turn()
+    look(bed, archive)
+    bed.settle()
+
+    assert [message.body for message in bed.to(2, Reply)] == [Pruned(1, 1)]
+
+
+def test_who_has_gone_is_waited_for_no_more() -> None:
+    bed, archive = opened(archived(1))
+    for connection in (2, 3):
+        bed.connect(connection, str(connection))
+    bed.settle()
+    for connection in (1, 2, 3):
+        bed.say(connection, Ask(7, Prune(LATER_MS)))
+
+    bed.loop.disconnected(2)
+    look(bed, archive)
+    bed.settle()
+
+    assert [lookup.connection for lookup in bed.waiting(Lookup)] == [3]
+
+
+def overfull(bed: Bed) -> list[str]:
+    """More in the trash than may stand in the root while more is pruned."""
+    trash = bed.loop.machine.state.frame.trash = [f"segments/{number:012}-000001.jsonl" for number in range(65)]
+    return trash
+
+
+def test_while_much_is_being_deleted_nothing_more_is_pruned_and_who_asks_waits() -> None:
+    bed, _ = opened(archived(1))
+    trash = overfull(bed)
+
+    bed.say(1, Ask(7, Prune(LATER_MS)))
+    assert (bed.waiting(Lookup), replies(bed)) == ([], [])
+
+    assert bed.loop.prunes_wait
+    bed.loop.deleted(trash[:1])
+    bed.turn()
+    bed.settle()
+    assert len(bed.waiting(Lookup)) == 1
+
+
+def test_while_too_much_cannot_be_deleted_pruning_is_refused_and_its_deletion_tried_again() -> None:
+    bed, _ = opened(archived(1))
+    trash = overfull(bed)
+    bed.loop.not_deleted(trash)
 
     bed.say(1, Ask(7, Prune(LATER_MS)))
 
-    assert bed.waiting(Lookup) == []
     [refused] = replies(bed)
     assert isinstance(refused, Refused)
     assert refused.code == "unavailable"
+    assert bed.waiting(Lookup) == []
+    assert bed.waiting(Delete) == [Delete([])]

@@ -45,7 +45,7 @@ class Swept:
         self.bed = Bed()
         self.storage = Stubborn()
         self.thread = WorkThread(asyncio.get_running_loop(), "sweep")
-        self.sweep = Sweep(self.storage, self.bed.loop, self.thread, directory)
+        self.sweep = Sweep(self.storage, self.bed.loop, self.thread, directory, on_deleted=lambda: None)
 
     @property
     def trash(self) -> list[str]:
