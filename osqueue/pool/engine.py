@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import copy
 import logging
 import os
 import secrets
@@ -175,7 +176,11 @@ class Engine:
         return 0 if self._supervisor is None else self._supervisor.workers()
 
     def pause(self) -> None:
-        """Let no job begin any more; what was handed out and has not begun is back in the queue on return."""
+        """Let no job begin any more; what was handed out and has not begun is back in the queue on return.
+
+        Raises:
+            OsqueueError: the pool cannot go on; nobody can say what is back.
+        """
         self.reactor.run(self._pause()).result()
 
     def resume(self) -> bool:
@@ -342,6 +347,8 @@ class Engine:
         self._look_at_waits()
         if self._supervisor is not None:
             await self._supervisor.pause()
+        if self.error is not None:
+            raise copy.copy(self.error)
 
     async def _resume(self) -> bool:
         was_paused, self._paused = self._paused, False
@@ -359,4 +366,6 @@ class Engine:
             _log.warning("push_many or map waits for room in a paused pool; resume() lets jobs begin again")
 
     async def _drop(self, ids: list[int]) -> list[int]:
-        return [] if self._supervisor is None else await self._supervisor.drop(ids)
+        dropped = [] if self._supervisor is None else await self._supervisor.drop(ids)
+        # Without a broker nobody has accepted it: whoever opens the queue next has these jobs.
+        return [] if self._broker_gone else dropped

@@ -50,10 +50,10 @@ class JobFuture(concurrent.futures.Future[R]):
         self._told_cancelled = False
 
     def cancel(self) -> bool:
-        """Cancel the job, if it has not begun; waits for the queue's answer.
+        """Cancel the job, if it has not begun; waits for the queue's answer, while its broker is replaced too.
 
         Returns:
-            Whether it is cancelled: it will never run.
+            Whether it is cancelled: it will never run. If the pool broke meanwhile it is not; the future has the error.
         """
         if self.done():
             return self.cancelled()

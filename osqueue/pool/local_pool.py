@@ -390,8 +390,13 @@ class LocalPool(Generic[P, R]):
     def pause(self) -> None:
         """Let no job begin any more in this pool, until `resume`; twice is harmless.
 
-        What runs goes on. What was handed out and has not begun is back in the queue on return, uncharged. Pushing goes
-        on, and `join` waits. Nothing of it is remembered; leaving the ``with`` block resumes, with a warning.
+        What runs goes on. What was handed out and has not begun is back in the queue on return, uncharged: that takes a
+        moment, and while the broker is silent or being replaced as long as this lasts, though no job begins meanwhile.
+        Pushing goes on, and `join` waits. Nothing of it is remembered; leaving the ``with`` block resumes, with a
+        warning.
+
+        Raises:
+            OsqueueError: the pool has broken meanwhile; whoever opens the queue next has the jobs.
         """
         self._open_engine().pause()
 

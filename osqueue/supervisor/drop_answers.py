@@ -1,4 +1,8 @@
-"""Answers to whoever had jobs taken back: given once every report that says what became of those jobs is durable."""
+"""Answers to whoever had jobs taken back: given once every report that says what became of those jobs is durable.
+
+So they wait for a broker that is silent or being replaced. One that is given up answers every report, with nothing:
+whoever asks has to know that it is gone.
+"""
 
 from __future__ import annotations
 
@@ -47,7 +51,7 @@ class DropAnswers:
         self._answer()
 
     def durable(self, number: int) -> None:
-        """A report has been answered."""
+        """A report has been answered, or never will be."""
         self._undurable.discard(number)
         self._answer()
 

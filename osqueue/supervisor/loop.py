@@ -149,7 +149,8 @@ class Supervisor:
         """Take back those of these jobs that have not begun, and report them as cancelled.
 
         Returns:
-            The ids of those; the others have begun, or are not here. It is done after a second at most.
+            The ids of those; the others have begun, or are not here. Workers have a second to answer; then it waits,
+            as long as it takes, until the broker has made durable what was reported, or is given up.
         """
         number, answer = self._drops.new()
         self._foreman.drop(number, list(ids), clock.boot_ns())
@@ -160,7 +161,8 @@ class Supervisor:
         """Let no job begin any more, and return what has not begun.
 
         Returns:
-            Done when that is so, after a second at most.
+            Done when both are so: the first after a second at most, the second once the broker has made it durable. It
+            waits for a broker that is silent or being replaced, until that is given up.
         """
         number, answer = self._drops.new()
         self._foreman.pause(number, clock.boot_ns())

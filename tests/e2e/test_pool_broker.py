@@ -147,6 +147,37 @@ def test_a_broker_that_always_dies_breaks_the_pool_for_everybody(tmp_path):
         pass
 
 
+@pytest.mark.parametrize(
+    ("wait", "end"), [(lambda pool, _: pool.pause(), Corrupt), (lambda _, future: future.cancel(), False)]
+)
+def test_who_waits_for_jobs_to_be_taken_back_is_told_that_the_queue_is_lost(tmp_path, wait, end):
+    started, path = tmp_path / "started", tmp_path / "queue"
+    pool = LocalPool(handlers.wait_for_file, workers=1, path=path, grace=0.1)
+    futures = [pool.submit({"started": str(started), "go": str(tmp_path / "go")}) for _ in range(2)]
+    wait_for(started.exists)
+    wait_for(lambda: len(pool._engine._supervisor.held()) == 2)
+    pid = broker_pid(pool)
+    os.kill(pid, signal.SIGSTOP)
+    ends: list[object] = []
+
+    def note_end() -> None:
+        try:
+            ends.append(wait(pool, futures[1]))
+        except Corrupt as error:
+            ends.append(type(error))
+
+    waiting = threading.Thread(target=note_end)
+    waiting.start()
+    root = path / "queue.json"
+    root.write_bytes(root.read_bytes()[:-20])
+    os.kill(pid, signal.SIGKILL)
+    waiting.join(60)
+
+    assert ends == [end]
+    with pytest.raises(Corrupt), pool:
+        pass
+
+
 def test_workers_that_cannot_start_break_the_pool_and_the_error_says_why():
     pool = LocalPool("no_such_module:handler", workers=1, max_attempts=1)
     future = pool.submit(1)
