@@ -43,6 +43,8 @@ from osqueue.settings import (
 from osqueue.values import Codec
 from osqueue.worker_process import start_context
 
+_CLOSED = "the pool has been closed"
+
 P = TypeVar("P")
 R = TypeVar("R")
 
@@ -242,8 +244,12 @@ class LocalPool(Generic[P, R]):
             Exception: a payload or the queue was the cause, or the iterable itself raised; what came before is
                 pushed, and the error's ``pushed`` says how many jobs that are.
         """
-        encode = self._encoder(task)
-        return self._open_engine().client.push_many(
+        try:
+            encode, engine = self._encoder(task), self._open_engine()
+        except Exception as error:
+            error.pushed = 0  # type: ignore[attr-defined]
+            raise
+        return engine.client.push_many(
             map(encode, iterable("payloads", payloads)),
             task=task,
             delay=delay,
@@ -450,6 +456,8 @@ class LocalPool(Generic[P, R]):
         )
 
     def __enter__(self) -> Self:
+        if self._closed:
+            raise RuntimeError(_CLOSED)
         return self
 
     def __exit__(
@@ -475,7 +483,7 @@ class LocalPool(Generic[P, R]):
 
     def _open_engine(self) -> Engine:
         if self._closed:
-            raise RuntimeError("the pool has been closed")
+            raise RuntimeError(_CLOSED)
         self._engine.reactor.refuse_forked()
         if self._engine.error is not None:
             raise copy.copy(self._engine.error)

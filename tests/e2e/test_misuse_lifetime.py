@@ -13,11 +13,12 @@ from typing import Any
 
 import pytest
 
-from osqueue import Broker, Client, JobNotFound, LocalPool, Queue, StorageLost, Unavailable
+from osqueue import Broker, Client, JobNotFound, LocalPool, PoolBroken, Queue, StorageLost, Unavailable
 from osqueue.client import operations
 from tests.e2e import handlers, misused_handlers
 from tests.e2e.program import Program
 from tests.e2e.running_command import RunningCommand
+from tests.e2e.waiting import wait_for
 
 pytestmark = pytest.mark.usefixtures("nothing_is_left")
 
@@ -71,6 +72,23 @@ def closed_pool(tmp_path_factory: pytest.TempPathFactory) -> Pool:
 def test_a_closed_pool_says_so_whatever_it_is_asked_for(closed_pool: Pool, method: str) -> None:
     with pytest.raises(RuntimeError, match="the pool has been closed"):
         METHODS[method](closed_pool)
+
+
+def test_a_closed_pool_cannot_be_entered(closed_pool: Pool) -> None:
+    with pytest.raises(RuntimeError, match="the pool has been closed"), closed_pool:
+        pytest.fail("the block was entered")
+
+
+def test_push_many_of_a_closed_or_broken_pool_says_that_it_pushed_nothing(closed_pool: Pool, tmp_path: Path) -> None:
+    with pytest.raises(RuntimeError) as of_closed:
+        closed_pool.push_many([1])
+    pool = LocalPool("tests.no_such_module:function", workers=1, path=tmp_path / "broken")
+    wait_for(lambda: pool._engine.error is not None, 60)
+    with pytest.raises(PoolBroken) as of_broken:
+        pool.push_many([1])
+    pool.stop()
+
+    assert (of_closed.value.pushed, of_broken.value.pushed) == (0, 0)  # type: ignore[attr-defined]
 
 
 def test_a_pool_may_be_closed_twice_and_its_futures_asked_afterwards(tmp_path: Path) -> None:
