@@ -16,6 +16,7 @@ from osqueue.client.connection import Connection
 from osqueue.client.face import open_connection
 from osqueue.core.settings import KIB, MIB
 from osqueue.errors import OsqueueError
+from osqueue.held import HeldDirectory
 from osqueue.reactor import LoopThread, close_after_fork
 from osqueue.settings import broker_identity, queue_settings
 from osqueue.storage import Storage, StorageError, StorageLost, open_directory
@@ -52,10 +53,20 @@ class ToOwnServer:
 class Broker(Client):
     """A queue that this process has open: a `Client` whose broker is its own. Made by `open`."""
 
-    def __init__(self, reactor: LoopThread, connection: Connection, storage: Storage, server: BrokerServer) -> None:
+    def __init__(
+        self,
+        reactor: LoopThread,
+        connection: Connection,
+        storage: Storage,
+        server: BrokerServer,
+        held: HeldDirectory | None,
+    ) -> None:
         super().__init__(reactor, connection)
         self._storage = storage
         self._server = server
+        self._held = held
+        if held is not None:
+            held.hold()
 
     @classmethod
     def open(
@@ -85,7 +96,8 @@ class Broker(Client):
             max_payload: largest payload in bytes.
 
         Raises:
-            QueueLocked: another process has it open; join it with `Client.connect`.
+            QueueLocked: another process has it open, or this one in another broker or pool; join it with
+                `Client.connect`.
             AccessDenied: the directory is another user's, or cannot be written.
             Corrupt: its root is damaged.
             ValueError: the path is a file or a directory of something else, or an argument is out of bounds.
@@ -100,7 +112,10 @@ class Broker(Client):
             max_payload=max_payload,
         )
         name = broker_identity(identity)
-        directory = str(Path(where).absolute()) if isinstance(where, str | os.PathLike) else ""
+        directory = _absolute(where) if isinstance(where, str | os.PathLike) else ""
+        held = HeldDirectory(Path(directory), "another Broker") if directory else None
+        if held is not None:
+            held.refuse_second()
         storage: Storage = open_directory(directory) if isinstance(where, str | os.PathLike) else _storage(where)
         try:
             taken = take_over(storage, settings, identity=name)
@@ -134,13 +149,15 @@ class Broker(Client):
             reactor.stop()
             storage.close()
             raise
-        return cls(reactor, connection, storage, server)
+        return cls(reactor, connection, storage, server, held)
 
     def close(self) -> None:
         """Close the queue: what was acknowledged is durable, finished jobs are in the archive, the lock is free."""
         face = self._face
         if face.reactor.stopped:
             return
+        if self._held is not None:
+            self._held.release()
         face.reactor.run(self._close()).result()
         face.reactor.stop()
         self._storage.close()
@@ -150,6 +167,12 @@ class Broker(Client):
             await self._face.connection.close(OsqueueError("this queue has been closed"))
         self._server.stop()
         await self._server.stopped
+
+
+def _absolute(where: str | os.PathLike[str]) -> str:
+    if not os.fspath(where):
+        raise ValueError("where: the path is empty; write . for the current directory")
+    return str(Path(where).absolute())
 
 
 def _storage(where: object) -> Storage:

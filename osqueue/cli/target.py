@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from osqueue.cli.exit_status import CannotOpen, unopened
+from osqueue.cli.exit_status import CannotOpen, UsageError, unopened
 from osqueue.cli.joining import JoinOrOpen, ThreadOpener
 from osqueue.client import Client
 from osqueue.client.face import open_connection
@@ -52,8 +52,11 @@ def find_directory(target: str, *, create: bool = False) -> Path:
     """The directory that ``target`` names.
 
     Raises:
+        UsageError: it is empty.
         CannotOpen: it is no directory, or, unless it may be created, no queue.
     """
+    if not target:
+        raise UsageError("the queue's path is empty; write . for the current directory")
     if _ELSEWHERE.match(target):
         raise CannotOpen(f"{target}: this version opens directories only; buckets and remote brokers are to come")
     directory = Path(target)

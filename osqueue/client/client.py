@@ -61,7 +61,7 @@ class Client:
         """Join the broker that has a directory open.
 
         Raises:
-            TypeError: it is no path.
+            TypeError, ValueError: it is no path, or an empty one.
             Unavailable: no broker has it open.
             AccessDenied: its socket belongs to another user.
         """
@@ -434,6 +434,8 @@ def _why_nobody(path: Path) -> str:
 def _directory(directory: object) -> Path:
     if not isinstance(directory, str | os.PathLike):
         raise TypeError(f"directory is a path, not {type(directory).__name__}")
+    if not os.fspath(directory):
+        raise ValueError("the directory's path is empty; write . for the current one")
     return Path(directory).absolute()
 
 

@@ -10,6 +10,7 @@ user's program forks closes its copy at once, without unlocking.
 from __future__ import annotations
 
 import os
+import shlex
 import socket
 import time
 import weakref
@@ -156,8 +157,8 @@ def _locked(files: Files, directory: int, where: str) -> QueueLocked:
     note = read_note(files, directory)
     pid, name = (None, None) if note is None else (note.pid, note.host)
     error = QueueLocked(
-        "the queue is open in another process: join it with Client.connect, or wait until it ends: "
-        f"path={where} {pid=} host={name}"
+        f"the queue is open in another process: add workers to it with `osqueue work {shlex.quote(where)} …`, join it "
+        f"with Client.connect, or wait until it ends: path={where} {pid=} host={name}"
     )
     error.pid, error.host = pid, name
     return error

@@ -19,6 +19,7 @@ from tests.cli.command_line import osqueue, succeed
 from tests.contracts.places import mounted, needs_root
 from tests.e2e import handlers
 from tests.e2e.aftermath import Place
+from tests.e2e.running_command import RunningCommand
 
 pytestmark = pytest.mark.usefixtures("nothing_is_left")
 
@@ -34,6 +35,10 @@ def open_pool(path: Path) -> object:
 def open_broker(path: Path) -> object:
     with Broker.open(path):
         return None
+
+
+def new_pool(path: Path) -> LocalPool[int, int]:
+    return LocalPool(handlers.double, path=path, workers=1)
 
 
 each_opener = pytest.mark.parametrize("open_queue", [open_pool, open_broker])
@@ -178,6 +183,64 @@ def test_a_second_pool_of_the_same_program_is_refused_without_waiting_by_whateve
     with LocalPool(handlers.double, path=tmp_path / "link", workers=1) as pool:
         assert pool.submit(4).result(60) == 8
     place.is_intact(succeeded=1)
+
+
+@pytest.mark.parametrize(("first", "name"), [(Broker.open, "another Broker"), (new_pool, "another pool")])
+@each_opener
+def test_a_broker_and_a_pool_of_one_program_are_refused_each_other_without_waiting(
+    place: Place, monkeypatch: pytest.MonkeyPatch, open_queue: Open, first: Open, name: str
+) -> None:
+    with first(place.path):
+        monkeypatch.setattr("osqueue.pool.local_pool._started", lambda *_: pytest.fail("it tried to open the queue"))
+        monkeypatch.setattr("osqueue.embedded.open_directory", lambda *_: pytest.fail("it tried to open the queue"))
+        with pytest.raises(QueueLocked, match=f"this program already has the queue open, in {name}") as caught:
+            open_queue(place.path)
+        monkeypatch.undo()
+
+    assert caught.value.pid == os.getpid()
+    place.is_intact()
+
+
+def test_another_program_that_has_the_queue_is_named_with_the_commands_that_join_it(tmp_path: Path) -> None:
+    path = tmp_path / "my queue"
+    with RunningCommand(tmp_path, "serve", "my queue") as serving:
+        serving.wait_until_it_says("serving")
+        with pytest.raises(QueueLocked) as caught:
+            open_pool(path)
+
+    assert f"add workers to it with `osqueue work '{path}' …`, join it with Client.connect" in str(caught.value)
+
+
+@pytest.mark.parametrize("open_queue", [open_pool, open_broker, Client.connect])
+def test_an_empty_path_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, open_queue: Callable[[str], object]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+
+    with pytest.raises(ValueError, match="path is empty"):
+        open_queue("")
+
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["status", ""],
+        ["push", "", "1"],
+        ["serve", ""],
+        ["verify", ""],
+        ["work", "", "builtins:abs"],
+        ["run", "builtins:abs", "--path", ""],
+    ],
+    ids=lambda arguments: arguments[0],
+)
+def test_an_empty_path_is_wrong_usage_of_every_command(tmp_path: Path, arguments: list[str]) -> None:
+    done = osqueue(*arguments, cwd=tmp_path)
+
+    assert done.returncode == 2
+    assert "path is empty" in done.stderr
+    assert list(tmp_path.iterdir()) == []
 
 
 @each_opener
