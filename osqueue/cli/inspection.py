@@ -88,7 +88,18 @@ def _since_ms(text: str) -> int:
     try:
         return from_iso(text)
     except ValueError:
-        return wall_ms() - round(seconds(text) * 1000)
+        ago_ms = _ago_ms(text)
+    return wall_ms() - ago_ms
+
+
+def _ago_ms(text: str) -> int:
+    try:
+        return round(seconds(text) * 1000)
+    except argparse.ArgumentTypeError:
+        message = (
+            f"{text!r} is no time; write 1h or 7d for so long ago, or an ISO 8601 UTC time like 2026-01-31T12:00:00Z"
+        )
+        raise argparse.ArgumentTypeError(message) from None
 
 
 def _history(options: argparse.Namespace) -> int:

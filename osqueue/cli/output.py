@@ -78,8 +78,8 @@ def shown(data: bytes | None) -> str:
 
 
 def moment(text: str | None) -> str:
-    """An ISO 8601 time for people: UTC, whole seconds."""
-    return text[:19].replace("T", " ") if text else ""
+    """An ISO 8601 time for people: whole seconds, and a Z for UTC."""
+    return f"{text[:19].replace('T', ' ')}Z" if text else ""
 
 
 def print_table(headers: Sequence[str], rows: Iterable[Sequence[str]]) -> None:

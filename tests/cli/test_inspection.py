@@ -150,6 +150,14 @@ def test_history_has_finished_jobs_alone(queue: Path) -> None:
     assert [record["id"] for record in documents("history", "jobs", cwd=queue)] == [1]
     assert [record["id"] for record in documents("history", "jobs", "--since", "1h", cwd=queue)] == [1]
     assert documents("history", "jobs", "--since", "2999-01-01", cwd=queue) == []
+    assert documents("history", "jobs", "--since", "2999-01-01 12:00:00Z", cwd=queue) == []
+
+
+def test_a_time_that_is_none_is_wrong_usage_that_names_both_forms(queue: Path) -> None:
+    done = osqueue("history", "jobs", "--since", "yesterday", cwd=queue)
+
+    assert done.returncode == 2
+    assert "'yesterday' is no time; write 1h or 7d for so long ago, or an ISO 8601 UTC time like" in done.stderr
 
 
 def test_history_for_people_is_a_table(queue: Path) -> None:
@@ -157,7 +165,7 @@ def test_history_for_people_is_a_table(queue: Path) -> None:
 
     assert header.split() == ["ID", "STATE", "TASK", "ATTEMPTS", "FINISHED", "RESULT"]
     assert row.split()[:4] == ["1", "succeeded", "default", "1"]
-    assert row.endswith('{"ok":true}')
+    assert row.endswith('Z  {"ok":true}')
 
 
 def test_an_empty_queue_lists_nothing(tmp_path: Path) -> None:
