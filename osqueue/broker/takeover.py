@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import os
 import select
+from contextlib import suppress
 from pathlib import Path
 
 from msgspec import Struct, structs
@@ -94,16 +95,22 @@ def take_over(storage: Storage, settings: QueueSettings, *, identity: str | None
 
 def _refuse_old(storage: Storage, root: Root, now_ms: int) -> None:
     for prefix in ("segments/", *_archived_since(root.now_ms, now_ms)):
+        if (newer := _newer_than(storage, root.epoch, prefix)) is not None:
+            error = Corrupt(
+                "the root is older than objects beside it: put back the newest queue.json, or what this one goes with, "
+                f"and move the newer objects elsewhere; `osqueue verify` lists them epoch={root.epoch} found={newer}"
+            )
+            error.key = ROOT_KEY
+            raise error
+
+
+def _newer_than(storage: Storage, epoch: int, prefix: str) -> str | None:
+    """An object of a later epoch. What cannot be listed, since something else stands there, keeps nobody from opening."""
+    with suppress(Corrupt):
         for key in storage.list(prefix):
-            name = parse(key)
-            if name is not None and name.epoch > root.epoch:
-                error = Corrupt(
-                    "the root is older than objects beside it: put back the newest queue.json, or what this one goes "
-                    "with, and move the newer objects elsewhere; `osqueue verify` lists them "
-                    f"epoch={root.epoch} found={key}"
-                )
-                error.key = ROOT_KEY
-                raise error
+            if (name := parse(key)) is not None and name.epoch > epoch:
+                return key
+    return None
 
 
 def _archived_since(since_ms: int, now_ms: int) -> list[str]:
