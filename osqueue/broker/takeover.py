@@ -105,7 +105,7 @@ def _refuse_old(storage: Storage, root: Root, now_ms: int) -> None:
 
 
 def _newer_than(storage: Storage, epoch: int, prefix: str) -> str | None:
-    """An object of a later epoch. What cannot be listed, since something else stands there, keeps nobody from opening."""
+    """An object of a later epoch; what cannot be listed, since something else stands there, is passed over."""
     with suppress(Corrupt):
         for key in storage.list(prefix):
             if (name := parse(key)) is not None and name.epoch > epoch:
