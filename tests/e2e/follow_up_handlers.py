@@ -49,6 +49,10 @@ def leaf(payload: Any) -> Any:
     return payload
 
 
+def nap(seconds: float) -> None:
+    time.sleep(seconds)
+
+
 def point(payload: list[int]) -> int:
     return len(payload)
 

@@ -9,6 +9,7 @@ import threading
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import suppress
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ def pool(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalPool]:
     tasks = {
         "default": handlers.push_then,
         "leaf": handlers.leaf,
+        "nap": handlers.nap,
         "point": handlers.point,
         "keep": handlers.keep_job,
         "use": handlers.push_on_kept_job,
@@ -45,14 +47,20 @@ def end_of(pool: LocalPool, instruction: dict[str, Any]) -> tuple[Any, list[Any]
 
 
 def test_follow_up_jobs_run_with_their_options(pool: LocalPool) -> None:
-    options = {"priority": 7, "delay": 0.1, "timeout": 30, "max_attempts": 2, "key": "k"}
-    record, [one, two] = end_of(
-        pool, {"push": [{"payload": [1], "task": "leaf"}, {"payload": [2], "task": "leaf", **options}]}
-    )
+    follow_ups = [
+        {"payload": [1], "task": "leaf"},
+        {"payload": [2], "task": "leaf", "priority": 7, "delay": 0.5, "key": "k"},
+        {"payload": 30, "task": "nap", "timeout": 0.2, "max_attempts": 1},
+    ]
+    record, [one, two, three] = end_of(pool, {"push": follow_ups})
+    pool.discard(three.id)
 
     assert (record.state, record.result) == ("succeeded", b'"done"')
     assert (one.result, two.result) == (b"[1]", b"[2]")
     assert (two.priority, two.key, two.state) == (7, "k", "succeeded")
+    begun, pushed = (datetime.fromisoformat(at) for at in (two.started_at, two.pushed_at))
+    assert (begun - pushed).total_seconds() >= 0.5
+    assert (three.state, [error.error_type for error in three.errors]) == ("dead", ["JobTimeout"])
 
 
 def test_an_attempt_that_fails_pushes_nothing_and_the_one_that_succeeds_pushes_once(pool: LocalPool) -> None:
