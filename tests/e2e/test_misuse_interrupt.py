@@ -63,12 +63,12 @@ def ends_quietly(program: Program, place: Place) -> Ended:
     return ended
 
 
-def everything_runs(place: Place, *, at_least: int = 0) -> None:
-    """What the program pushed is there, uncharged but for what runs now."""
+def everything_runs(place: Place, *, at_least: int = 0, charged: int = 0) -> None:
+    """What the program pushed is there, and was charged that often at most before it runs now."""
     with LocalPool(handlers.nothing, path=place.path, workers=2) as pool:
         stats = pool.join(60)
         ids = range(place.ids[-1] + 1, stats.pushed + 1)
-        assert {pool.get(job_id).attempts for job_id in ids} <= {1}
+        assert max((pool.get(job_id).attempts for job_id in ids), default=1) <= 1 + charged
         assert stats.succeeded == len(ids) >= at_least
     place.is_intact(succeeded=len(ids))
 
@@ -128,7 +128,8 @@ def test_ctrl_c_pressed_until_it_ends_ends_everything_and_keeps_the_jobs(place: 
 
     assert ended.status in (-signal.SIGINT, 1), ended.err
     wait_for(lambda: not processes_of(place.path.parent), 5)
-    everything_runs(place)
+    # The later ones may end the clean-up itself, which is as good as a kill: what ran then is charged once.
+    everything_runs(place, charged=1)
 
 
 def pressed(program: Program) -> bool:
