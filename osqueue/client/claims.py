@@ -88,23 +88,38 @@ class Heartbeats:
     """Signs of life in the background, for the length of a ``with`` block. See `Client.heartbeating`.
 
     Rules:
-    * The first one is sent at once, since the claim may be older than the block.
-    * No two are further apart than a third of the lease's term, so that two more can be tried when one is late.
+    * No two are further apart than a third of the lease's term, so that two more can be tried when one is late; the
+      claim counts as one.
     * When the lease may have ended since the last one, another decides as the block is left.
+    * A job that was finished inside the block is not lost.
+
+    Args:
+        beat: sends one.
+        interval_s: seconds between two, if that is less than a third of the term.
+        term_ms: the lease's term; 0 while it is not known.
+        since_ms: when the job was claimed, by the boot clock.
 
     Attributes:
         lost: set once the lease was lost.
     """
 
-    def __init__(self, beat: Callable[[], None], interval_s: float, term_ms: Callable[[], int]) -> None:
+    def __init__(
+        self, beat: Callable[[], None], interval_s: float, term_ms: Callable[[], int], *, since_ms: int
+    ) -> None:
         self.lost = threading.Event()
         self._beat = beat
         self._interval_s = interval_s
         self._term_ms = term_ms
-        self._beaten_ms = clock.boot_ms()
+        self._beaten_ms = since_ms
+        self._job_ended = False
         self._ended = threading.Event()
         self._error: OsqueueError | None = None
         self._thread = threading.Thread(target=self._run, name="osqueue-heartbeat", daemon=True)
+
+    def job_ended(self) -> None:
+        """The job was completed or failed by its holder."""
+        self._job_ended = True
+        self._ended.set()
 
     def __enter__(self) -> Self:
         self._thread.start()
@@ -114,8 +129,10 @@ class Heartbeats:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self._ended.set()
-        self._thread.join()
         if kind is not None:
+            return  # the thread ends by itself; a beat that is on its way keeps nobody here
+        self._thread.join()
+        if self._job_ended:
             return
         if not self.lost.is_set() and self._may_have_ended():
             self._beat_once()
@@ -123,9 +140,12 @@ class Heartbeats:
             raise self._error or LeaseLost("the lease was lost")
 
     def _run(self) -> None:
-        self._beat_once()
-        while not self.lost.is_set() and not self._ended.wait(self._pause_s()):
+        pause_s = max(0.0, self._pause_s() - (clock.boot_ms() - self._beaten_ms) / 1000)
+        while not self._ended.wait(pause_s):
             self._beat_once()
+            if self.lost.is_set():
+                return
+            pause_s = self._pause_s()
 
     def _pause_s(self) -> float:
         # Asked anew each time: another broker may have opened the queue with another lease.

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import weakref
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Never, Self, get_args
 
+from osqueue import clock
 from osqueue.client.changes import Changes
 from osqueue.client.claims import Heartbeats, check_job, failure, success, worker_name
 from osqueue.client.connection import Connection
@@ -55,6 +57,8 @@ class Client:
     def __init__(self, reactor: LoopThread, connection: Connection) -> None:
         """For those who start a broker; others use `connect`."""
         self._face = Face(reactor, connection)
+        self._beating: weakref.WeakValueDictionary[tuple[int, int], Heartbeats] = weakref.WeakValueDictionary()
+        """By id and attempt of their job."""
 
     @classmethod
     def connect(cls, directory: str | os.PathLike[str]) -> Client:
@@ -237,11 +241,20 @@ class Client:
             interval: seconds between heartbeats; a third of the queue's ``lease`` where that is less.
 
         Raises:
-            LeaseLost: on leaving the block, when the lease was lost meanwhile; ``.lost`` is then set.
+            LeaseLost: on leaving the block, when the lease was lost meanwhile; ``.lost`` is then set. Not after this
+                client has finished the job inside it.
         """
         check_job(job)
         session = self._face.connection.session
-        return Heartbeats(lambda: self.heartbeat(job), duration("interval", interval), lambda: session.term_ms)
+        age_ms = max(0, self._face.now_ms() - job._claimed_ms)
+        beats = Heartbeats(
+            lambda: self.heartbeat(job),
+            duration("interval", interval),
+            lambda: session.term_ms,
+            since_ms=clock.boot_ms() - age_ms,
+        )
+        self._beating[job.id, job.attempt] = beats
+        return beats
 
     def complete(self, job: Job[Any], result: bytes = b"null") -> None:
         """Finish a job, with its result.
@@ -282,6 +295,8 @@ class Client:
         def accepted(reported: Reported) -> None:
             if job.id in from_runs(reported.lost):
                 raise _lease_lost(job)
+            if (beats := self._beating.get((job.id, job.attempt))) is not None:
+                beats.job_ended()
 
         self._face.operate(Report(job._lease, [outcome]), Reported, accepted)
 

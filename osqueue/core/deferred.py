@@ -72,7 +72,7 @@ class Deferred:
     def add_segment(self, segment: Segment) -> None:
         """Deferred jobs stand in this segment too."""
         self._segments[segment.number] = segment
-        self.loaded()
+        self.look_again()
 
     def remove_segment(self, segment: Segment) -> None:
         """The segment has gone."""
@@ -82,8 +82,8 @@ class Deferred:
         """Those that hold deferred jobs, in the order in which they were made."""
         return self._segments.values()
 
-    def loaded(self) -> None:
-        """A segment has come into memory: what is to be done with it is found out at the next look."""
+    def look_again(self) -> None:
+        """A segment has come into memory, or nobody can read it: what follows is found out at the next look."""
         self._next_ms = self._looked_ms
 
     def wake_spilled(self, now_ms: int, holes: Runs) -> list[tuple[str, int]]:

@@ -74,7 +74,7 @@ class ObjectCache:
             raise
         segment.damaged = False
         self._state.backlog.loaded.touch(segment)
-        self._state.backlog.deferred.loaded()
+        self._state.backlog.deferred.look_again()
 
     def missing(self, key: str) -> bool:
         """A named object is not in the store; says whether the root still names it, so that it is damage."""
@@ -124,6 +124,7 @@ class ObjectCache:
         first_id, last_id = segment.line.first_id, segment.line.last_id
         why = refused_as_corrupt(segment.damage())
         state.watchers.blocked(first_id, last_id, lambda job_id: self._is_unharmed(job_id, segment), why)
+        state.backlog.deferred.look_again()
 
     def _is_unharmed(self, job_id: int, damaged: Segment) -> bool:
         """Whether a job is known not to be in a damaged segment that it may have been in."""

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import random
 from collections import Counter, defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -301,6 +302,40 @@ def test_a_dead_job_larger_than_the_roots_part_stands_alone_and_is_found(queue: 
     assert publisher.get(1).state == "dead"
     assert publisher.requeue(1).ids == [(1, 1)]
     assert publisher.get(1).state == "ready"
+
+
+@pytest.mark.parametrize("gone", ["missing", "unreadable", "damaged"])
+@pytest.mark.parametrize(("damaged", "delay_s"), [(2, 3600), (4, 50)], ids=["to be split", "to be read"])
+def test_damaged_segments_keep_no_later_one_from_its_time(
+    queue: Queue, monkeypatch: pytest.MonkeyPatch, damaged: int, delay_s: int, gone: str
+) -> None:
+    session = queue.session()
+    for _ in range(damaged + 1):
+        session.push(*[b'"%b"' % (b"-" * 1000)] * 8, delay_s=delay_s)
+    lost = {segment.key for segment in [*queue.machine.state.backlog.deferred.segments()][:damaged]}
+    assert len(lost) == damaged
+    queue.reopen()
+    session.hello()
+
+    def load(keys: Iterable[str]) -> None:
+        objects = queue.machine.objects
+        for key in keys:
+            if key not in lost:
+                objects.load(key, queue.store[key])
+            elif gone == "damaged":
+                with suppress(Corrupt):
+                    objects.load(key, b"")
+            else:
+                getattr(objects, gone)(key)
+
+    monkeypatch.setattr(queue, "load", load)
+    for _ in range(6):
+        queue.now_ms += delay_s * 1000 // 3
+        queue.commit()
+
+    assert len(queue.machine.state.backlog.damaged()) == damaged
+    assert len(session.claim(100)) == 8
+    assert not queue.machine.state.backlog.deferred.awaits({"default"})
 
 
 def test_a_damaged_spilled_segment_blocks_its_own_jobs_only(queue: Queue) -> None:

@@ -205,6 +205,18 @@ def test_heartbeats_in_the_background_are_sent_as_often_as_a_short_lease_needs_t
     queue.complete(job)
 
 
+@pytest.mark.parametrize("finish", ["complete", "fail"])
+def test_a_job_that_is_finished_inside_the_block_was_not_lost(queue, finish):
+    for _ in range(20):
+        queue.push(b"1", max_attempts=1)
+        job = queue.claim()
+        with queue.heartbeating(job, interval=0.001):
+            getattr(queue, finish)(job)
+
+    stats = queue.stats()
+    assert stats.succeeded + stats.dead == 20
+
+
 def test_a_job_is_cancelled_once_whether_it_waits_or_runs(queue):
     waiting, running = queue.push(b"1", delay=3600), queue.push(b"2")
     job = queue.claim()
