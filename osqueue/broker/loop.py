@@ -12,12 +12,12 @@ Rules:
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Iterable
 from typing import assert_never
 
 from msgspec import structs
 
+from osqueue.broker.chores import Chores
 from osqueue.broker.connections import Connection, Connections
 from osqueue.broker.effects import CloseConnection, Create, Delete, Effect, Forget, Leaving, Load, Lookup, Send, Swap
 from osqueue.broker.prunes import Prunes
@@ -78,8 +78,7 @@ class CommitLoop:
         self._effects: list[Effect] = []
         self._connections = Connections()
         self._prunes = Prunes()
-        self._chores: deque[Callable[[int], None]] = deque()
-        self._chores_need: set[str] = set()
+        self._chores = Chores()
         self._loading: set[str] = set()
         self._leaving: list[Leaving] = []
         self._flying: Batch | None = None
@@ -129,7 +128,7 @@ class CommitLoop:
             if blame_path:
                 self._leaving.append(Forget(blame_path))
 
-        self._chores.append(end)
+        self._chores.add(end)
 
     def prune(self, connection: int, ticket: int, keys: list[str], pruned: Pruned) -> None:
         """Have objects of the archive deleted that a connection asked to prune, and tell it when that has landed."""
@@ -140,7 +139,7 @@ class CommitLoop:
                 self.machine.prune(keys, pruned.jobs)
             self._leaving.append(Send(connection, Reply(ticket, pruned)))
 
-        self._chores.append(prune)
+        self._chores.add(prune)
 
     def prune_failed(self) -> None:
         """What could be pruned could not be looked up; whoever asked has been told."""
@@ -231,7 +230,7 @@ class CommitLoop:
         if wanted := self.machine.objects.take_wanted() - self._loading:
             self._loading |= wanted
             self._effects.append(Load(sorted(wanted)))
-        self.machine.objects.trim(self._loading | self._chores_need | self._connections.needed())
+        self.machine.objects.trim(self._loading | self._chores.needed() | self._connections.needed())
         effects, self._effects = self._effects, []
         return effects
 
@@ -301,16 +300,8 @@ class CommitLoop:
     # ------------------------------------------------------------------------------------------------------- applying
 
     def _apply_all(self, now_ms: int) -> None:
-        for _ in range(len(self._chores)):
-            chore = self._chores.popleft()
-            try:
-                chore(now_ms)
-            except NeedsObjectsError as error:
-                self._chores.append(chore)
-                self._chores_need.update(error.keys)
-                self.machine.objects.want(error.keys)
-        if not self._chores:
-            self._chores_need.clear()
+        if wanted := self._chores.apply(now_ms):
+            self.machine.objects.want(wanted)
         for connection in self._connections:
             self._apply_waiting(connection, now_ms)
 

@@ -7,6 +7,7 @@ import pytest
 from osqueue.broker.effects import Load
 from osqueue.core import sealing, segment
 from osqueue.core.messages import Ask, ListJobs, Page, Reply
+from osqueue.core.model import LeaseLine
 from tests.broker.bed import Bed
 from tests.core.scattered import SLOTS, SPILLED, scattered_queue
 
@@ -94,3 +95,17 @@ def test_a_listing_that_is_left_pins_nothing(bed: Bed) -> None:
     bed.load()
 
     assert in_memory(bed) <= CACHE_BYTES + largest(bed)
+
+
+def test_a_dead_holders_jobs_are_looked_for_within_the_memory_that_segments_have(bed: Bed) -> None:
+    machine = bed.loop.machine
+    machine.state.leases.add(LeaseLine(999, "gone", [], "worker", standing=True))
+    bound = CACHE_BYTES + READ_AT_ONCE * largest(bed)
+
+    bed.loop.lease_ended(999, [(job_id, 2) for job_id in range(1, 2 * SPILLED, 150)], marks=False)
+    bed.turn()
+    while bed.waiting(Load):
+        bed.load()
+        assert in_memory(bed) <= bound
+
+    assert machine.state.leases.get(999) is None

@@ -11,6 +11,8 @@ from collections import Counter
 from pathlib import Path
 from types import ModuleType
 
+import pytest
+
 CHECKOUT = Path(__file__).parents[2]
 EXAMPLES = CHECKOUT / "examples"
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(CHECKOUT)}
@@ -69,6 +71,7 @@ def successes(directory: Path) -> int:
     return int(json.loads(done.stdout)["succeeded"]) if done.returncode == 0 else 0
 
 
+@pytest.mark.timeout(300)
 def test_a_batch_killed_in_the_middle_and_started_again_adds_up_to_a_serial_loop(tmp_path: Path) -> None:
     batch = load("local_batch.py")
     files = batch.source_files()
