@@ -46,7 +46,7 @@ _log = logging.getLogger("osqueue")
 
 _FLUSH_S = 5.0
 _BEAT_S = 1.0
-_ABANDON_S = 2.0
+_ABANDON_S = 5.0
 _HURRY_S = 5.0
 
 
