@@ -66,41 +66,35 @@ def test_a_timeout_ends_an_attempt_that_takes_longer(pushed: bool, directory: Pa
     assert [error["error_type"] for error in dead["errors"]] == ["JobTimeout"]
 
 
-def test_a_first_back_off_above_the_usual_longest_one_is_the_longest_itself(directory: Path) -> None:
+def delays_of_retries(directory: Path, retry_backoff: str, jobs: int) -> list[float]:
+    """In how many seconds jobs that have failed once are due, under this back-off."""
     succeed("push", "jobs", "1", cwd=directory)
-    with RunningCommand(directory, "serve", "jobs", "--retry-backoff", "1h") as serving:
+    with RunningCommand(directory, "serve", "jobs", "--retry-backoff", retry_backoff) as serving:
         serving.wait_until_it_says("serving")
         with Client.connect(directory / "jobs") as client:
-            for _ in range(3):
+            delays = []
+            for _ in range(jobs):
                 job = client.claim(wait=20)
                 assert job is not None
                 client.fail(job, "no")
                 (record,) = client.list()
                 assert record.due_at is not None
                 due = datetime.fromisoformat(record.due_at) - datetime.fromisoformat(record.errors[-1].at)
-                assert due.total_seconds() <= 3600.25
+                delays.append(due.total_seconds())
                 client.cancel(job.id)
                 client.push(b"2")
+    return delays
 
 
 def test_served_retries_come_within_the_back_off_that_was_stated(directory: Path) -> None:
-    succeed("push", "jobs", "1", cwd=directory)
-    with RunningCommand(directory, "serve", "jobs", "--retry-backoff", "10m") as serving:
-        serving.wait_until_it_says("serving")
-        with Client.connect(directory / "jobs") as client:
-            far = []
-            for _ in range(5):
-                job = client.claim(wait=20)
-                assert job is not None
-                client.fail(job, "no")
-                (record,) = client.list()
-                assert record.due_at is not None
-                due = datetime.fromisoformat(record.due_at) - datetime.fromisoformat(record.errors[-1].at)
-                far.append(due.total_seconds())
-                client.cancel(job.id)
-                client.push(b"2")
-    assert max(far) > 10, "one second, the default, would have been the most"
-    assert max(far) <= 600.25
+    delays = delays_of_retries(directory, "10m", jobs=5)
+
+    assert max(delays) > 10, "one second, the default, would have been the most"
+    assert max(delays) <= 600.25
+
+
+def test_a_first_back_off_above_the_usual_longest_one_is_the_longest_itself(directory: Path) -> None:
+    assert max(delays_of_retries(directory, "1h", jobs=3)) <= 3600.25
 
 
 COMMANDS = {
