@@ -144,7 +144,7 @@ class Broker(Client):
             return server
 
         try:
-            server = reactor.run(start()).result()
+            server = reactor.run(start).result()
         except BaseException:
             reactor.stop()
             storage.close()
@@ -158,7 +158,7 @@ class Broker(Client):
             return
         if self._held is not None:
             self._held.release()
-        face.reactor.run(self._close()).result()
+        face.reactor.run(self._close).result()
         face.reactor.stop()
         self._storage.close()
 

@@ -72,24 +72,25 @@ class LoopThread:
             raise RuntimeError(_CLOSED)
         if self._woken:
             return
-        self._woken = True
         try:
+            self._woken = True
             self.loop.call_soon_threadsafe(self._drain)
         except RuntimeError as error:
             raise RuntimeError(_CLOSED) from error
+        except BaseException:
+            self._woken = False  # Ctrl-C: the loop may still sleep, and the next call is to wake it
+            raise
 
-    def run(self, coroutine: Coroutine[Any, Any, R]) -> concurrent.futures.Future[R]:
-        """Run a coroutine in the loop; the future has its result.
+    def run(self, function: Callable[[*Args], Coroutine[Any, Any, R]], *args: *Args) -> concurrent.futures.Future[R]:
+        """Run the coroutine ``function(*args)`` in the loop; the future has its result.
+
+        It is made in the loop's thread: Ctrl-C in the caller's leaves none that nobody awaits.
 
         Raises:
             RuntimeError: as `call`.
         """
         future: concurrent.futures.Future[R] = concurrent.futures.Future()
-        try:
-            self.call(self._begin, coroutine, future)
-        except RuntimeError:
-            coroutine.close()
-            raise
+        self.call(self._begin, lambda: function(*args), future)
         return future
 
     def stop(self, timeout_s: float = 5.0) -> None:
@@ -123,8 +124,8 @@ class LoopThread:
 
     # ---------------------------------------------------------------------------------------------------------- private
 
-    def _begin(self, coroutine: Coroutine[Any, Any, R], future: concurrent.futures.Future[R]) -> None:
-        task = self.loop.create_task(coroutine)
+    def _begin(self, make: Callable[[], Coroutine[Any, Any, R]], future: concurrent.futures.Future[R]) -> None:
+        task = self.loop.create_task(make())
         self._tasks.add(task)
         task.add_done_callback(lambda task: self._tell(task, future))
 

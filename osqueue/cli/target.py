@@ -77,7 +77,7 @@ def _connected(connector: JoinOrOpen, directory: Path) -> Client:
     reactor = LoopThread("osqueue-client")
     connection = open_connection(reactor, connector)
     try:
-        reactor.run(connection.start()).result()
+        reactor.run(connection.start).result()
     except BaseException as error:
         reactor.stop()
         if isinstance(error, OsqueueError | ValueError | OSError):

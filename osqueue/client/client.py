@@ -73,7 +73,7 @@ class Client:
         reactor = LoopThread("osqueue-client")
         connection = open_connection(reactor, UnixConnector(path))
         try:
-            reactor.run(connection.start()).result()
+            reactor.run(connection.start).result()
         except OSError as error:
             reactor.stop()
             raise Unavailable(f"{_why_nobody(path)} path={path} reason={error.strerror}") from error
@@ -92,7 +92,7 @@ class Client:
         face = self._face
         if face.reactor.stopped:
             return
-        face.reactor.run(face.connection.close(OsqueueError("this queue connection has been closed"))).result()
+        face.reactor.run(face.connection.close, OsqueueError("this queue connection has been closed")).result()
         face.reactor.stop()
 
     def __reduce__(self) -> Never:

@@ -44,10 +44,9 @@ from osqueue.transport.unix import UnixConnector
 
 _log = logging.getLogger("osqueue")
 
-_FLUSH_S = 5.0
+_END_S = 5.0
+"""How long a stop waits for what should take moments: submitted jobs to be pushed, last answers, the parts to end."""
 _BEAT_S = 1.0
-_ABANDON_S = 5.0
-_HURRY_S = 5.0
 
 
 OnBroken = Callable[[OsqueueError], None]
@@ -119,21 +118,21 @@ class Engine:
         Raises:
             OsqueueError, ValueError, OSError: the queue cannot be opened.
         """
-        self.reactor.run(self._start()).result()
+        self.reactor.run(self._start).result()
 
     def stop(self, grace_s: float) -> None:
         """Stop everything in good order; a KeyboardInterrupt meanwhile stops it at once, and is raised."""
-        stopping = self.reactor.run(self._stop(grace_s))
+        stopping = self.reactor.run(self._stop, grace_s)
         try:
             stopping.result()
         except KeyboardInterrupt:
             self.reactor.call(self._hurry)
             with contextlib.suppress(TimeoutError):
-                stopping.result(_HURRY_S)
+                stopping.result(_END_S)
             self.reactor.call(self._kill)
             raise
         finally:
-            self.results.stop(_FLUSH_S)
+            self.results.stop(_END_S)
             self.reactor.stop()
 
     def abandon(self, then: Callable[[], None] = _nothing) -> None:
@@ -153,11 +152,11 @@ class Engine:
 
     def _end_soon(self) -> None:
         with contextlib.suppress(Exception):  # whatever fails here, the parts are killed next
-            self.reactor.run(self._stop(0)).result(_ABANDON_S)
+            self.reactor.run(self._stop, 0).result(_END_S)
         with contextlib.suppress(RuntimeError):
             self.reactor.call(self._kill)
-        self.results.stop(_ABANDON_S)
-        self.reactor.stop(_ABANDON_S)
+        self.results.stop(_END_S)
+        self.reactor.stop(_END_S)
 
     def flush(self, timeout_s: float | None = None) -> None:
         """Wait until what has been submitted so far is pushed.
@@ -165,11 +164,11 @@ class Engine:
         Raises:
             TimeoutError: not within ``timeout_s``.
         """
-        self.reactor.run(asyncio.wait_for(self.submitter.pushed(), timeout_s)).result()
+        self.reactor.run(self._flush, timeout_s).result()
 
     def beat(self) -> int:
         """Tell the broker which jobs have begun; how many workers stand."""
-        return self.reactor.run(self._beat()).result()
+        return self.reactor.run(self._beat).result()
 
     def workers(self) -> int:
         """How many workers stand; an estimate from outside the loop's thread."""
@@ -181,11 +180,11 @@ class Engine:
         Raises:
             OsqueueError: the pool cannot go on; nobody can say what is back.
         """
-        self.reactor.run(self._pause()).result()
+        self.reactor.run(self._pause).result()
 
     def resume(self) -> bool:
         """Claim again; whether it had been paused."""
-        return self.reactor.run(self._resume()).result()
+        return self.reactor.run(self._resume).result()
 
     def resize(self, workers: int) -> None:
         """Have so many workers.
@@ -193,7 +192,7 @@ class Engine:
         Raises:
             OSError: there is no room for what is known of them.
         """
-        self.reactor.run(self._resize(workers)).result()
+        self.reactor.run(self._resize, workers).result()
 
     def end_room_waits(self, error: Exception) -> None:
         """Nobody waits for room in a call any more; what `map` has submitted goes on."""
@@ -201,7 +200,7 @@ class Engine:
 
     def cancel_unstarted(self, futures: Iterable[JobFuture[Any]]) -> list[JobFuture[Any]]:
         """Cancel those jobs that have not begun; which they were."""
-        return self.reactor.run(self._cancellation.unstarted(list(futures))).result()
+        return self.reactor.run(self._cancellation.unstarted, list(futures)).result()
 
     def refuse_wait(self) -> None:
         """Raises `RuntimeError` where no job's end is ever told: in a future's callback, and in a forked child."""
@@ -210,7 +209,7 @@ class Engine:
 
     def cancel_all(self) -> None:
         """Cancel every job of a future that has not begun."""
-        for future in self.reactor.run(self._cancellation.every_unstarted()).result():
+        for future in self.reactor.run(self._cancellation.every_unstarted).result():
             future.settle_cancelled()
 
     # ------------------------------------------------------------------------------------------------- start, in order
@@ -265,7 +264,7 @@ class Engine:
         self.submitter.unpark(gone)
         if self.error is None:
             with contextlib.suppress(TimeoutError):  # what is not pushed by then, its futures tell
-                await asyncio.wait_for(self.submitter.pushed(), _FLUSH_S)
+                await asyncio.wait_for(self.submitter.pushed(), _END_S)
         if self._supervisor is not None:
             await self._stop_supervisor(self._supervisor, grace_s)
             await self._ask_what_is_left()
@@ -298,7 +297,7 @@ class Engine:
         # Of the two connections the one that stands also when workers cannot start.
         self._link_connection.ask(query, answered)
         try:
-            return await asyncio.wait_for(answer, _FLUSH_S)
+            return await asyncio.wait_for(answer, _END_S)
         except TimeoutError:
             return None
 
@@ -331,6 +330,9 @@ class Engine:
         self.submitter.fail(error)
 
     # ----------------------------------------------------------------------------------------------- while it is open
+
+    async def _flush(self, timeout_s: float | None) -> None:
+        await asyncio.wait_for(self.submitter.pushed(), timeout_s)
 
     async def _beat(self) -> int:
         if self._supervisor is None:

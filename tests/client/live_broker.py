@@ -34,14 +34,14 @@ class LiveBroker:
         self.open()
 
     def open(self) -> None:
-        self._reactor.run(self._open()).result(10)
+        self._reactor.run(self._open).result(10)
 
     def close(self) -> None:
-        self._reactor.run(self._close()).result(10)
+        self._reactor.run(self._close).result(10)
 
     def drop(self) -> None:
         """End the connection, not the broker."""
-        self._reactor.run(self._drop()).result(10)
+        self._reactor.run(self._drop).result(10)
 
     def stop(self) -> None:
         with contextlib.suppress(RuntimeError):
