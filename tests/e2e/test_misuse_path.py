@@ -159,7 +159,7 @@ def test_a_pool_that_cannot_open_its_queue_waits_for_no_answer_of_the_broker_tha
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(connection, "_GOODBYE_S", 60)
-    monkeypatch.setattr("osqueue.pool.engine._ABANDON_S", 60)
+    monkeypatch.setattr("osqueue.pool.engine._END_S", 60)
     file = tmp_path / "file"
     file.write_text("mine")
     started = time.monotonic()

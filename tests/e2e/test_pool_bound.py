@@ -220,7 +220,7 @@ def test_leaving_ends_the_wait_of_push_many_with_a_clear_error(gates, leave):
 
 
 def test_stop_ends_what_map_waits_for_and_does_not_wait_itself(gates, monkeypatch):
-    monkeypatch.setattr("osqueue.pool.engine._FLUSH_S", 600)
+    monkeypatch.setattr("osqueue.pool.engine._END_S", 600)
     pool = LocalPool(paced_handlers.gated, workers=1, max_queued=1)
     mapping = InThread(lambda: list(pool.map([gates.job(n) for n in range(10)])))
     wait_for(lambda: gates.begun(0) and waiting(pool) == 1)
